@@ -1,0 +1,53 @@
+# Two commands matter: `make demo` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: demo test check lint types generate lock act bench-canary fault-canary bench-evaluate bench-data clean
+
+$(STAMP): pyproject.toml tools/setup.sh actions/_shared/requirements.txt examples/flight-delays/requirements.txt
+	PYTHON="$(PYTHON)" bash tools/setup.sh $(VENV)
+	touch $(STAMP)
+
+demo: $(STAMP)  ## The whole loop on a real project, in under five minutes
+	$(BIN)/python examples/demo.py
+
+test: check  ## All tests, with lint, types and generated files
+	bash tools/system_packages.sh
+	$(BIN)/python -m pytest
+
+check: $(STAMP) lint types
+	$(BIN)/python tools/generate.py --check
+	bash tools/check_workflows.sh $(BIN)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+generate: $(STAMP)  ## Write what is made from the command line and the configuration's models
+	$(BIN)/python tools/generate.py
+
+lock: $(STAMP)  ## Lock the actions' private environment
+	bash tools/lock.sh $(BIN)
+
+act: $(STAMP)  ## Only the workflows, under act; prints how each ended
+	$(BIN)/python -m pytest -m act -rA
+
+bench-canary: $(STAMP)
+	$(BIN)/python benchmarks/canary.py
+
+fault-canary: $(STAMP)  ## Kill a rollout at each of its writes, go on, and compare: about two minutes
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/rollout/rollout_world.py
+
+bench-evaluate: $(STAMP)
+	$(BIN)/python benchmarks/evaluate.py
+
+bench-data: $(STAMP)
+	$(BIN)/python benchmarks/data.py
+
+clean:
+	rm -rf $(VENV) .demo

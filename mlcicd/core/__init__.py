@@ -1,0 +1,1 @@
+"""What every other room stands on: verdicts, errors and exit codes, digests, atomic files, subprocesses."""

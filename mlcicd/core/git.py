@@ -1,0 +1,52 @@
+"""What git knows about the project: commit, branch, whether there are changes that are not committed."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlcicd.core.errors import ServiceError
+
+
+@dataclass(frozen=True)
+class GitState:
+    """`commit` is empty outside a repository, or in one without a commit."""
+
+    commit: str = ""
+    dirty: bool = False
+    branch: str = ""
+
+
+def git_state(root: Path) -> GitState:
+    """The state of the repository that holds `root`; an empty one outside of a repository.
+
+    Raises:
+        ServiceError: there is a repository, and git does not read it.
+    """
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        return GitState()
+    # In a repository, git must answer: without the commit, stale evidence would pass for fresh.
+    if not _git(root, "rev-parse", "--git-dir"):
+        raise ServiceError(
+            "git does not read this repository",
+            where=str(root),
+            why="It is not installed, or the folder belongs to another user (container jobs).",
+            remedy="install git, or run: git config --global --add safe.directory <folder>",
+        )
+    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    if not commit:
+        return GitState()
+    # Untracked files can change what a training command does, so they count; ignored ones do not.
+    dirty = bool(_git(root, "status", "--porcelain", "--", "."))
+    return GitState(commit, dirty, _git(root, "rev-parse", "--abbrev-ref", "HEAD"))
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

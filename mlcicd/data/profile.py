@@ -1,0 +1,254 @@
+"""What a table looked like, small enough to keep with a model and without its rows.
+
+A profile holds, for each column, counts by cell (:mod:`mlcicd.data.histogram`) or by category. Profiles of
+parts of a table merge into the profile of the whole, so a month is profiled once.
+"""
+
+# ruff: noqa: S608  (identifiers go through `quote`, text through `literal`; values never become SQL)
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from mlcicd.core.errors import ConfigError, InputError
+from mlcicd.core.yaml_lines import nearest
+from mlcicd.data.column_profile import ColumnProfile, Kind
+from mlcicd.data.conditions import kind_of
+from mlcicd.data.histogram import Histogram, rounding_sql
+from mlcicd.data.source import Source, quote
+
+VERSION = 1
+_COLUMNS_PER_PASS = 60
+_MOST_CATEGORIES = 4000
+_ALWAYS_CATEGORIES = 50
+_KEPT_CATEGORIES = 200
+_LONGEST_CATEGORY = 80
+_SIZE = 280_000
+_MOST_CELLS, _FEWEST_CELLS = 512, 16
+_BYTES_A_CELL, _BYTES_A_COLUMN = 9, 320
+# The largest number whose square is one.
+_SQUARABLE = 1e150
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a table looked like: its rows, and each column.
+
+    `sensitive` columns hold hashes of their categories; `target` names the label, if there is one.
+    """
+
+    rows: int
+    columns: Mapping[str, ColumnProfile]
+    target: str | None = None
+    sensitive: frozenset[str] = frozenset()
+
+    def merge(self, other: Profile) -> Profile:
+        """The profile of both tables as one.
+
+        Raises:
+            InputError: they do not have the same columns.
+        """
+        if set(self.columns) != set(other.columns) or self.sensitive != other.sensitive:
+            different = sorted(set(self.columns) ^ set(other.columns))
+            raise InputError(
+                "profiles of different columns can not be merged",
+                why=f"only in one: {', '.join(different[:5])}",
+            )
+        columns = {name: column.merge(other.columns[name]) for name, column in self.columns.items()}
+        return Profile(self.rows + other.rows, columns, self.target, self.sensitive)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value of less than 300 kB up to some 400 columns; wide tables get coarser histograms."""
+        spread = (_SIZE / max(len(self.columns), 1) - _BYTES_A_COLUMN) / _BYTES_A_CELL
+        cells = int(min(_MOST_CELLS, max(_FEWEST_CELLS, spread)))
+        columns = {}
+        for name, column in self.columns.items():
+            kept = min(_KEPT_CATEGORIES, cells)
+            small = column.limited(cells, kept)
+            # Long category names: keep as many as fit into the column's part of the size.
+            while len(json.dumps(small.to_json())) > cells * _BYTES_A_CELL + _BYTES_A_COLUMN and kept > 1:
+                kept //= 2
+                small = column.limited(cells, kept)
+            columns[name] = small.to_json()
+        return {
+            "kind": "mlcicd.profile",
+            "version": VERSION,
+            "rows": self.rows,
+            "target": self.target,
+            "sensitive": sorted(self.sensitive),
+            "columns": columns,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Profile:
+        """Reads what :meth:`to_json` wrote.
+
+        Raises:
+            InputError: it is no profile, or of a version this library does not read.
+        """
+        if not isinstance(value, dict) or value.get("kind") != "mlcicd.profile" or value.get("version") != VERSION:
+            raise InputError(
+                "this is not a profile that can be read",
+                remedy="profile the reference data again with this version",
+            )
+        try:
+            columns = {name: ColumnProfile.from_json(column) for name, column in value["columns"].items()}
+            return cls(int(value["rows"]), columns, value["target"], frozenset(value["sensitive"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError("the profile is damaged", why=repr(error)[:200]) from error
+
+
+def profile(
+    source: Source,
+    columns: Sequence[str] | None = None,
+    target: str | None = None,
+    *,
+    sensitive: Iterable[str] = (),
+    like: Profile | None = None,
+) -> Profile:
+    """Profiles a table in few passes: each column of a Parquet file is decoded twice.
+
+    Args:
+        columns: which; all when None. The target is always among them.
+        sensitive: columns whose categories are kept as hashes.
+        like: a profile this one is to be compared with: text is treated as it was there, categories or not.
+
+    Raises:
+        ConfigError: a column is not in the data.
+        InputError: the data can not be read.
+    """
+    names = list(source.columns) if columns is None else list(dict.fromkeys(columns))
+    if target is not None and target not in names:
+        names.append(target)
+    for name in names:
+        if name not in source.columns:
+            raise ConfigError(
+                f"there is no column {name!r} to profile{nearest(name, source.columns)}",
+                where=str(source.path),
+            )
+    hidden = frozenset(sensitive).intersection(names)
+    kinds = _kinds(source, names, like)
+    found: dict[str, ColumnProfile] = {}
+    rows = source.rows
+    for start in range(0, len(names), _COLUMNS_PER_PASS):
+        block = names[start : start + _COLUMNS_PER_PASS]
+        cells = {n: _count_cells(source, n, kinds[n]) for n in block if kinds[n] in ("numeric", "text")}
+        parts = ", ".join(_aggregates(name, kinds[name], cells.get(name)) for name in block)
+        values = source.fetch(f"SELECT {parts} FROM data")[0]
+        for name, value in zip(block, values, strict=True):
+            if (counted := cells.get(name)) is not None:
+                value["counts"] = counted.counts
+            found[name] = _column(kinds[name], rows, value, name in hidden)
+    return Profile(rows, found, target, hidden)
+
+
+def _kinds(source: Source, names: Sequence[str], like: Profile | None) -> dict[str, Kind]:
+    kinds: dict[str, Kind] = {}
+    texts = []
+    for name in names:
+        kind = kind_of(source.columns[name])
+        if kind in ("int", "float", "decimal"):
+            kinds[name] = "numeric"
+        elif kind == "bool":
+            kinds[name] = "category"
+        elif kind == "string":
+            texts.append(name)
+        else:
+            kinds[name] = "time" if kind in ("date", "timestamp", "time") else "other"
+    for start in range(0, len(texts), _COLUMNS_PER_PASS):
+        block = texts[start : start + _COLUMNS_PER_PASS]
+        counts = source.fetch(
+            f"SELECT {', '.join(f'approx_count_distinct({quote(name)})' for name in block)} FROM data"
+        )[0]
+        for name, count in zip(block, counts, strict=True):
+            before = like.columns.get(name) if like else None
+            kinds[name] = _text_kind(int(count), source.rows, before)
+    return kinds
+
+
+def _text_kind(distinct: int, rows: int, before: ColumnProfile | None) -> Kind:
+    """Categories come again; text, such as names and identifiers, does not."""
+    if before is not None and before.values and before.kind in ("category", "text"):
+        return before.kind if distinct <= 20 * _MOST_CATEGORIES else "text"
+    repeats = distinct <= max(_ALWAYS_CATEGORIES, rows / 2)
+    return "category" if distinct <= _MOST_CATEGORIES and repeats else "text"
+
+
+def _number(name: str, kind: Kind) -> str:
+    text = f"length(CAST({quote(name)} AS VARCHAR))" if kind == "text" else quote(name)
+    return f"CAST({text} AS DOUBLE)"
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The cells of one column: counts, and whether all its values are finite and can be squared."""
+
+    counts: dict[float, int]
+    plain: bool
+
+
+def _count_cells(source: Source, name: str, kind: Kind) -> _Cells | None:
+    """Counts by a grouping, which reads no other column and is several times faster than building a map.
+
+    None for CSV and JSON, where every pass reads all the text again: there the map is the cheaper way.
+    """
+    if source.untyped:
+        return None
+    value = _number(name, kind)
+    rows = source.fetch(
+        f"SELECT cell, count(*), count(v) FROM (SELECT {value} AS v, {rounding_sql(value)} AS cell FROM data) "
+        "GROUP BY cell"
+    )
+    counts = {float(cell): int(count) for cell, count, _ in rows if cell is not None}
+    odd = sum(int(present) for cell, _, present in rows if cell is None)
+    return _Cells(counts, odd == 0 and all(abs(cell) < _SQUARABLE for cell in counts))
+
+
+def _aggregates(name: str, kind: Kind, cells: _Cells | None) -> str:
+    column = quote(name)
+    if kind in ("time", "other"):
+        return f"{{'present': count({column})}}"
+    if kind == "category":
+        text = f"left(CAST({column} AS VARCHAR), {_LONGEST_CATEGORY})"
+        return f"{{'present': count({column}), 'counts': histogram({text})}}"
+    value = _number(name, kind)
+    plain = cells is not None and cells.plain
+    finite = "" if plain else f" FILTER (WHERE isfinite({value}))"
+    # Clamped before squaring: a single 1e300 must not turn the deviation into an error.
+    clamped = value if plain else f"greatest(least({value}, {_SQUARABLE!r}), -{_SQUARABLE!r})"
+    return (
+        f"{{'present': count({column}), 'nan': {0 if plain else f'count_if(isnan({value}))'}, "
+        f"'infinite': {0 if plain else f'count_if(isinf({value}))'}, "
+        f"'mean': avg({clamped}){finite}, 'deviation': stddev_pop({clamped}){finite}, "
+        f"'low': min({value}){finite}, 'high': max({value}){finite}, "
+        f"'counts': {f'histogram({rounding_sql(value)})' if cells is None else 'NULL'}}}"
+    )
+
+
+def _column(kind: Kind, rows: int, value: dict[str, Any], hidden: bool) -> ColumnProfile:
+    nulls = rows - int(value["present"])
+    if kind in ("time", "other"):
+        return ColumnProfile(kind, rows, nulls)
+    counts = value["counts"] or {}
+    if kind == "category":
+        named = {_hash(text) if hidden else text: int(count) for text, count in counts.items()}
+        return ColumnProfile(kind, rows, nulls, categories=named)
+    return ColumnProfile(
+        kind,
+        rows,
+        nulls,
+        int(value["nan"] or 0),  # NULL without rows
+        int(value["infinite"] or 0),
+        value["mean"],
+        value["deviation"],
+        value["low"],
+        value["high"],
+        Histogram.of_rounded(counts),
+    )
+
+
+def _hash(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()

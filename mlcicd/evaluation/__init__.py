@@ -1,0 +1,1 @@
+"""Scores models and judges them: metrics with paired intervals, gates, slices, calibration, curves, budgets."""

@@ -1,0 +1,2 @@
+"""The model server (run by path with the user's interpreter), and what talks to one: smoke requests and
+replay."""

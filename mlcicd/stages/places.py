@@ -1,0 +1,112 @@
+"""Environments: which one is meant, its target, and which version goes there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlcicd.config import FILE_NAME, Project, seconds
+from mlcicd.config.model import Environment
+from mlcicd.core.digests import digest_bytes
+from mlcicd.core.errors import ConfigError, InputError, redact
+from mlcicd.registry import RegisteredVersion, Registry
+from mlcicd.stages.record import Record
+from mlcicd.targets.base import ModelVersion, Target, load_target
+
+
+@dataclass(frozen=True)
+class Place:
+    """An environment of the configuration and its target. `production` is the last one listed."""
+
+    name: str
+    settings: Environment
+    target: Target
+    production: bool
+
+
+def place(project: Project, name: str) -> Place:
+    """The environment of that name; the last one when the name is empty.
+
+    Raises:
+        ConfigError: there is no such environment, or its target does not take the options it is given.
+    """
+    environments = project.config.deploy.environments
+    if not environments:
+        raise ConfigError("deploy.environments is empty", file=FILE_NAME, line=project.document.line(("deploy",)))
+    last = list(environments)[-1]
+    name = name or last
+    if name not in environments:
+        close = difflib.get_close_matches(name, list(environments), n=1)
+        raise ConfigError(
+            f"there is no environment {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+            file=FILE_NAME,
+            line=project.document.line(("deploy", "environments")),
+            remedy=f"choose from {', '.join(environments)}",
+        )
+    settings = environments[name]
+    make: Callable[..., Any] = load_target(settings.target)
+    state = state_folder(project, name)
+    try:
+        options = {"ready_timeout_s": seconds(settings.ready_timeout), **settings.options}
+        target = make(name, state, port=settings.port, **options)
+    except TypeError as error:
+        raise ConfigError(
+            f"the target {settings.target!r} does not take these options: {error}",
+            file=FILE_NAME,
+            line=project.document.line(("deploy", "environments", name, "options")),
+        ) from error
+    return Place(name, settings, target, production=name == last)
+
+
+def state_folder(project: Project, environment: str) -> Path:
+    """Where an environment's state is kept: where the configuration says, else outside of the checkout, which CI cleans
+    between two runs."""
+    configured = project.config.deploy.environments[environment].state
+    if configured:
+        return project.root / configured
+    base = project.environ.get("XDG_STATE_HOME") or str(Path(project.environ.get("HOME", "~"), ".local", "state"))
+    here = digest_bytes(_identity(project).encode()).rpartition(":")[2][:12]
+    return Path(base).expanduser() / "mlcicd" / f"{project.config.model.name}-{here}" / environment
+
+
+def _identity(project: Project) -> str:
+    """What makes a project the same one here: on GitHub its repository, whose runners each have a checkout at a
+    path of their own; elsewhere its path."""
+    repository, workspace = project.environ.get("GITHUB_REPOSITORY"), project.environ.get("GITHUB_WORKSPACE")
+    if repository and workspace and project.root.is_relative_to(Path(workspace).resolve()):
+        return f"{repository}/{project.root.relative_to(Path(workspace).resolve()).as_posix()}"
+    return str(project.root)
+
+
+def version_to_deploy(record: Record, registry: Registry, wanted: str) -> RegisteredVersion:
+    """The version that is asked for, or the one with the challenger alias.
+
+    Raises:
+        InputError: there is none.
+    """
+    config = record.project.config
+    if wanted:
+        return registry.version(config.model.name, wanted)
+    found = registry.version_at(config.model.name, config.register_.alias)
+    if found is None:
+        raise InputError(
+            f"no version of {config.model.name!r} carries the alias {config.register_.alias!r}",
+            where=redact(registry.uri),
+            remedy="run `mlcicd register` first, or name a version with --model-version",
+        )
+    return found
+
+
+def fetched(record: Record, registry: Registry, version: RegisteredVersion) -> ModelVersion:
+    """The version's verified bytes on this machine."""
+    if not version.digest:
+        raise InputError(
+            f"version {version.version} was not registered by mlcicd: its bytes can not be verified",
+            remedy="register it with `mlcicd register`",
+        )
+    cache = record.project.model_cache
+    path = registry.fetch_model(version.run_id, cache, digest=version.digest)
+    return ModelVersion(version.name, version.version, path, version.digest, record.project.python)

@@ -1,0 +1,82 @@
+"""rollback: the previous version, live again."""
+
+from __future__ import annotations
+
+from mlcicd.core.errors import InputError
+from mlcicd.core.verdict import Check, CheckStatus, Status
+from mlcicd.registry import restore_previous
+from mlcicd.registry.promotion import ROLLED_BACK
+from mlcicd.stages.common import registry_of
+from mlcicd.stages.places import fetched, place
+from mlcicd.stages.record import Record, stage
+
+
+@stage("rollback")
+def rollback(record: Record, *, environment: str = "", reason: str = "") -> Status | None:
+    """Brings the previous version back: traffic first, because users come first, then the champion alias.
+
+    A canary that is on its way is taken out, too. When the previous version is no longer warm, it is fetched from the
+    registry, verified, and started.
+
+    Args:
+        environment: name under `deploy.environments`; the last one when empty.
+        reason: recorded in the registry.
+    """
+    project = record.project
+    where = place(project, environment)
+    registry = registry_of(project)
+    rules = project.config.register_
+    status = where.target.status()
+    previous = registry.version_at(project.config.model.name, rules.previous_alias)
+    champion = registry.version_at(project.config.model.name, rules.champion_alias)
+    if previous is not None and ROLLED_BACK in previous.tags:
+        # It was taken back itself: going "back" to it would bring the bad version into production again.
+        if champion is not None and status.live == champion.version and not status.previous:
+            record.outputs.update({"environment": where.name, "model-version": champion.version})
+            record.summary = f"version {previous.version} was rolled back already; version {champion.version} is live"
+            return Status.SKIPPED
+        previous = None
+    goal = status.previous or (previous.version if previous else None)
+    if goal is None:
+        raise InputError(
+            f"there is no previous version to go back to in {where.name}",
+            why="Nothing was promoted over another version yet.",
+            remedy="deploy the version you want with `mlcicd deploy --model-version N`",
+        )
+    record.outputs.update({"environment": where.name, "model-version": goal})
+    if record.dry_run:
+        record.summary = f"dry run: would bring version {goal} back in {where.name}"
+        return Status.PASSED
+    if status.previous:
+        goal = where.target.rollback()
+    else:
+        record.progress.step(f"version {goal} is not warm: starting it again")
+        where.target.abort()
+        where.target.deploy(fetched(record, registry, registry.version(project.config.model.name, goal)))
+        where.target.promote(goal)
+    record.checks.append(Check(name="traffic", status=CheckStatus.PASSED, observed=f"version {goal}"))
+    if where.production:
+        champion = registry.version_at(project.config.model.name, rules.champion_alias)
+        if champion is None or champion.version != goal:
+            moved = restore_previous(
+                registry,
+                project.config.model.name,
+                champion_alias=rules.champion_alias,
+                previous_alias=rules.previous_alias,
+                reason=reason or "rolled back by hand",
+            )
+            champion = moved.champion
+        agrees = champion.version == goal
+        record.checks.append(
+            Check(
+                name="champion alias",
+                status=CheckStatus.PASSED if agrees else CheckStatus.FAILED,
+                observed=f"version {champion.version}",
+                required=f"version {goal}",
+                reason="" if agrees else "the registry's previous version is not the one that has the traffic",
+                remedy="" if agrees else "look at `mlcicd status`, and deploy the version you want",
+            )
+        )
+    record.outputs["model-version"] = goal
+    record.summary = f"version {goal} has the traffic of {where.name} again" + (f": {reason}" if reason else "")
+    return None

@@ -1,0 +1,162 @@
+"""validate-data: is this data what the model may learn from and be judged on?"""
+
+from __future__ import annotations
+
+import json
+
+from mlcicd.config import Project
+from mlcicd.core.digests import digest_json
+from mlcicd.core.files import write_atomic
+from mlcicd.core.verdict import Check, CheckStatus, Severity, Status, conclude
+from mlcicd.data.leakage import leakage_checks
+from mlcicd.data.profile import Profile, profile
+from mlcicd.data.source import Source, open_source, quote
+from mlcicd.stages.common import data_path, prepare_data, registry_of
+from mlcicd.stages.drifting import drift_findings
+from mlcicd.stages.record import Record, stage
+from mlcicd.stages.reference import champion_profile
+
+
+@stage("validate-data")
+def validate_data(record: Record) -> Status | None:
+    """Checks training data and holdout: schema, leakage between them, and drift against the reference profile."""
+    project = record.project
+    data = project.config.data
+    prepare_data(record, always=True)
+    sources: dict[str, Source] = {}
+    for kind in ("train", "holdout"):
+        record.progress.step(f"reading {getattr(data, kind)}")
+        sources[kind] = open_source(data_path(record, kind))
+        record.checks += _basics(kind, sources[kind], data.target, project.config.model.task)
+    _schema_checks(record, sources)
+    if any(c.status is CheckStatus.FAILED and c.name.startswith("target in") for c in record.checks):
+        return None
+    if data.checks.leakage is not None:
+        record.checks += leakage_checks(
+            sources["train"],
+            sources["holdout"],
+            keys=data.checks.leakage.keys,
+            time=data.checks.leakage.time or None,
+            target=data.target,
+            features=_features(project, sources["train"]),
+        )
+    reference = _store_profile(record, sources["train"])
+    if data.checks.drift is not None:
+        _drift_checks(record, reference, sources)
+    if conclude(record.checks) is Status.PASSED:
+        rows = [f"{source.rows:,} {kind} rows" for kind, source in sources.items()]
+        warnings = sum(c.status is CheckStatus.FAILED for c in record.checks)
+        record.summary = f"{' and '.join(rows)} are as they should be"
+        record.summary += f", with {warnings} warning{'s' * (warnings != 1)}" if warnings else ""
+    return None
+
+
+def _basics(kind: str, source: Source, target: str, task: str) -> list[Check]:
+    """Rows and a target: without these, nothing else is worth a look."""
+    checks = [
+        Check(
+            name=f"rows of {kind}",
+            status=CheckStatus.PASSED if source.rows else CheckStatus.FAILED,
+            observed=source.rows,
+            required=">= 1",
+            reason="" if source.rows else f"the {kind} data has a header and no rows",
+            remedy="" if source.rows else "look at what wrote it",
+        )
+    ]
+    if target not in source.columns:
+        checks.append(
+            Check(
+                name=f"target in {kind}",
+                status=CheckStatus.FAILED,
+                observed=", ".join(list(source.columns)[:20]),
+                required=target,
+                reason=f"the {kind} data has no column {target!r}",
+                remedy="correct data.target, or the data",
+            )
+        )
+    elif source.rows:
+        checks.append(_labels(kind, source, target, task))
+    return checks
+
+
+def _labels(kind: str, source: Source, target: str, task: str) -> Check:
+    """Labels that are there, and as many classes as the task has: known before hours of training, not after."""
+    column = quote(target)
+    missing = f"{column} IS NULL"
+    if source.columns[target] in ("FLOAT", "DOUBLE"):
+        missing += f" OR NOT isfinite({column})"
+    # Identifiers are quoted; nothing of the data is SQL.
+    holes, classes = source.fetch(f"SELECT count(*) FILTER ({missing}), count(DISTINCT {column}) FROM data")[0]  # noqa: S608
+    enough = {"binary": classes == 2, "multiclass": classes >= 2, "regression": classes >= 2}[task]
+    reason = ""
+    if holes:
+        reason = f"{holes:,} of {source.rows:,} rows of the {kind} data have no label"
+    elif not enough:
+        reason = f"the {kind} data has {classes} different labels, and a {task} task has " + (
+            "two" if task == "binary" else "at least two"
+        )
+    return Check(
+        name=f"target of {kind}",
+        status=CheckStatus.FAILED if reason else CheckStatus.PASSED,
+        observed=f"{classes} different labels, {holes} missing",
+        required="every row labelled",
+        reason=reason,
+        remedy="drop or label these rows; correct model.task or data.target" if reason else "",
+    )
+
+
+def _schema_checks(record: Record, sources: dict[str, Source]) -> None:
+    from mlcicd.data.checks import run_checks
+    from mlcicd.data.schema import load_schema
+
+    data = record.project.config.data
+    if not data.schema_file:
+        return
+    schema = load_schema(record.project.path(data.schema_file, ("data", "schema")))
+    for kind, source in sources.items():
+        record.progress.step(f"checking {kind} against {data.schema_file}")
+        record.checks += run_checks(source, schema, name=kind)
+
+
+def _features(project: Project, source: Source) -> list[str]:
+    left_out = {project.config.data.target, *project.config.data.ignore}
+    return [column for column in source.columns if column not in left_out]
+
+
+def _store_profile(record: Record, train: Source) -> Profile:
+    """Keeps the profile of the training data: it is stored with the model, and is what later data is held against."""
+    project = record.project
+    record.progress.step("profiling the training data")
+    ignored = set(project.config.data.ignore)
+    made = profile(train, columns=[c for c in train.columns if c not in ignored], target=project.config.data.target)
+    path = project.state / "evidence" / "profile.json"
+    text = json.dumps(made.to_json(), sort_keys=True)
+    write_atomic(path, text)
+    record.attach(path, "profile")
+    record.subject("profile", "train", digest_json(text))
+    return made
+
+
+def _drift_checks(record: Record, own: Profile, sources: dict[str, Source]) -> None:
+    project = record.project
+    rule = project.config.data.checks.drift
+    assert rule is not None
+    reference: Profile | None = own
+    name = "the training data"
+    compared = sources["holdout"]
+    if rule.reference == "champion":
+        version, reference = champion_profile(project, registry_of(project))
+        name, compared = f"the champion's profile (version {version})", sources["train"]
+    if reference is None:
+        record.checks.append(
+            Check(
+                name="drift",
+                status=CheckStatus.SKIPPED,
+                severity=Severity.WARN,
+                reason="there is no champion with a profile yet to compare with",
+            )
+        )
+        return
+    record.progress.step(f"comparing with {name}")
+    severity = Severity.FAIL if rule.action == "fail" else Severity.WARN
+    record.checks += drift_findings(record, reference, compared, rule, severity=severity)

@@ -1,0 +1,442 @@
+"""The `local` target: model servers and an Envoy router as detached processes on one machine.
+
+No root, no container, no service: everything lives in one state folder, survives the CI job that started
+it, and is found again by the next one::
+
+    target = LocalTarget("production", Path(".mlcicd/local/production"), port=8080)
+    url = target.deploy(version)          # beside the live one, without traffic
+    target.set_share(version.version, 0.05)
+    target.promote(version.version)
+    target.rollback()
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from mlcicd.core.digests import digest_tree
+from mlcicd.core.errors import ConfigError, InputError, MlcicdError, ServiceError
+from mlcicd.core.files import locked
+from mlcicd.targets.base import Counters, ModelVersion, ProcessStatus, TargetStatus, checked_share
+from mlcicd.targets.local_router import LocalRouter
+from mlcicd.targets.router import RouterSettings, mirrored
+from mlcicd.targets.servers import Servers, ServerSettings, free_port
+from mlcicd.targets.state import DeployedVersion, Desired, StateFolder
+from mlcicd.targets.watchdog import Watchdog
+
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+
+
+class LocalTarget:
+    """Serves one model of one environment on this machine.
+
+    Args:
+        environment: its name, as in the configuration; a folder belongs to one environment.
+        state_dir: where everything is kept.
+        port: where the router listens; 0 takes a free one once and keeps it.
+        host: the interface the router listens on. The servers behind it listen on loopback only.
+        replicas: server processes per version; with two, one may die and no request is lost.
+        threads: predictions at a time in one server.
+        ready_timeout_s: the longest a model may take to load.
+        drain_s: the longest a request in flight is waited for before its server is stopped.
+        max_body_bytes: larger requests are refused.
+        request_timeout_s: the longest one request may take.
+        sticky_header: requests with the same value of this header get the same version while a canary's
+            share grows.
+
+    Raises:
+        ConfigError: one of the numbers makes no sense.
+    """
+
+    def __init__(
+        self,
+        environment: str,
+        state_dir: Path,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        replicas: int = 1,
+        threads: int = 1,
+        ready_timeout_s: float = 120.0,
+        drain_s: float = 30.0,
+        max_body_bytes: int = 16 << 20,
+        request_timeout_s: float = 30.0,
+        sticky_header: str = "",
+    ) -> None:
+        if not 0 <= port <= 65535:
+            raise ConfigError(f"not a port: {port}")
+        self.environment = environment
+        self._folder = StateFolder(Path(state_dir).absolute())
+        self._port = port
+        self._host = host
+        self._settings = ServerSettings(replicas, threads, ready_timeout_s, drain_s, max_body_bytes, request_timeout_s)
+        self._servers = Servers(self._folder, self._settings)
+        self._router = LocalRouter(self._folder)
+        self._sticky_header = sticky_header
+        self._watchdog = Watchdog(self._folder)
+
+    # --- what one asks for
+
+    def deploy(self, version: ModelVersion) -> str:
+        """Copies and verifies a version, starts its servers beside the live one, and waits until they are
+        ready.
+
+        Returns:
+            The URL of that version's own first server.
+
+        Raises:
+            InputError: the bytes are not those of the digest, or the version is deployed with other bytes.
+            CommandFailed: the model can not be loaded; the reason holds the last lines of the server's log.
+            ServiceError: it took too long; another canary has traffic; the router can not be started.
+        """
+        if not _VERSION.fullmatch(version.version):
+            raise ConfigError(f"not a version: {version.version!r}")
+        with self._locked() as before:
+            held = before.versions.get(version.version)
+            if held is not None:
+                _check_same(held, version)
+            if before.canary not in (None, version.version) and before.share > 0:
+                raise ServiceError(
+                    f"version {before.canary} is a canary with {before.share:.1%} of the traffic",
+                    where=self.environment,
+                    remedy="promote or abort it first",
+                )
+            after = self._with(before, held or self._take(before, version))
+            self._folder.write(after)
+            try:
+                self._converge(after)
+            except MlcicdError:
+                if held is None:
+                    # Not wanted any more: otherwise every later call would try, and fail, to start it again.
+                    self._folder.write(before)
+                    self._converge(before)
+                raise
+            return self._own_url(after, version.version)
+
+    def set_share(self, version: str, share: float) -> None:
+        """Sends a share (0 to 1) of the traffic to the canary, the rest to the live version.
+
+        Raises:
+            ConfigError: the share is not a number from 0 to 1.
+            ServiceError: the version is not deployed as a canary, or nothing is live beside it.
+        """
+        share = checked_share(share)
+        with self._locked() as desired:
+            if desired.live is None:
+                raise ServiceError("nothing is live yet", where=self.environment, remedy="promote a version first")
+            if desired.canary != version:
+                raise self._not_deployed(desired, version, "as a canary")
+            # A request is answered by the canary or copied to it, never both.
+            mirror = 0.0 if share and desired.mirror else desired.mirror
+            self._apply(desired.having(share=share, mirror=mirror))
+
+    def set_mirror(self, version: str, fraction: float) -> None:
+        """Copies a part (0 to 1) of the requests to the canary, whose answers to them nobody sees; 0 ends it.
+
+        Clients neither wait for the copies nor notice when they fail. Giving the canary traffic ends it.
+
+        Raises:
+            ConfigError: the fraction is not a number from 0 to 1.
+            ServiceError: the version is not deployed as a canary, nothing is live, or the canary has traffic.
+        """
+        fraction = checked_share(fraction)
+        with self._locked() as desired:
+            if desired.live is None:
+                raise ServiceError("nothing is live yet", where=self.environment, remedy="promote a version first")
+            if desired.canary != version:
+                raise self._not_deployed(desired, version, "as a canary")
+            if fraction and desired.share:
+                raise ServiceError(
+                    f"version {version} has {desired.share:.1%} of the traffic itself",
+                    where=self.environment,
+                    remedy="mirror before the first step, or set its share to 0",
+                )
+            self._apply(desired.having(mirror=fraction))
+
+    def promote(self, version: str) -> None:
+        """Makes a deployed version live. The version that was live becomes previous, and its servers stay
+        warm.
+
+        Raises:
+            ServiceError: the version is not deployed, or its servers do not run and can not be started.
+        """
+        with self._locked() as desired:
+            if version not in desired.versions:
+                raise self._not_deployed(desired, version, "")
+            if desired.live == version:
+                return self._converge(desired)
+            # All servers up before the new state is written: what is written from here on can be reached.
+            self._converge(desired)
+            self._apply(desired.having(live=version, previous=desired.live, canary=None, share=0.0, rolled_back=False))
+            return None
+
+    def rollback(self) -> str:
+        """Makes the previous version live again and takes out any canary.
+
+        Repeated after it has succeeded it changes nothing: it never goes back to the version that was
+        taken out.
+
+        Returns:
+            The version that is live now.
+
+        Raises:
+            ServiceError: there is no previous version.
+        """
+        with self._locked() as desired:
+            if desired.previous is None and desired.rolled_back and desired.live is not None:
+                self._converge(desired)
+                return desired.live
+            if desired.previous is None:
+                raise ServiceError(
+                    "there is no previous version to go back to",
+                    where=self.environment,
+                    remedy="deploy and promote the version you want from the registry",
+                )
+            after = desired.having(live=desired.previous, previous=None, canary=None, share=0.0, rolled_back=True)
+            self._apply(after)
+            return str(after.live)
+
+    def abort(self) -> None:
+        """Takes the canary out of the traffic, then stops its servers. Nothing happens without one."""
+        with self._locked() as desired:
+            self._apply(desired.having(canary=None, share=0.0))
+
+    def attend(self, seconds: float) -> None:
+        """Somebody looks after the canary. If nobody says so again within `seconds`, a process beside the router gives
+        the live version all traffic; it ends with the canary's share.
+
+        Raises:
+            ConfigError: not a positive number of seconds.
+        """
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise ConfigError(f"somebody looks for more than no time, not {seconds} s")
+        settings = asdict(self._settings)
+        own = {"environment": self.environment, "port": self._port, "host": self._host}
+        with self._locked():
+            self._watchdog.attend(seconds, {**own, **settings, "sticky_header": self._sticky_header})
+
+    def reconcile(self) -> None:
+        """Restarts what has died and stops what is not wanted.
+
+        Raises:
+            CommandFailed: a version's servers can not be started.
+            ServiceError: the router can not be started.
+        """
+        with self._locked() as desired:
+            self._converge(desired)
+
+    def stop(self) -> None:
+        """Stops every process, after the requests in flight, and forgets the versions. Logs and the port
+        stay."""
+        with self._locked() as desired:
+            self._apply(Desired(environment=desired.environment, port=desired.port, generation=desired.generation))
+
+    # --- what one sees
+
+    def status(self) -> TargetStatus:
+        """What is wanted and what of it runs; starts and stops nothing."""
+        desired = self._read()
+        processes = []
+        for slot in self._servers.slots(desired.versions.values()):
+            process = self._servers.process(slot)
+            processes.append(
+                ProcessStatus(
+                    role="server",
+                    version=slot.deployed.version,
+                    pid=process.pid if process else None,
+                    port=self._servers.port(slot) if process else None,
+                    alive=process is not None,
+                    ready=process is not None and self._servers.ready(slot),
+                )
+            )
+        if desired.versions:
+            processes.append(self._router.status(desired.port))
+        return TargetStatus(
+            environment=self.environment,
+            url=self._url(desired),
+            live=desired.live,
+            canary=desired.canary,
+            previous=desired.previous,
+            share=desired.share,
+            processes=tuple(processes),
+        )
+
+    def counters(self) -> Mapping[str, Counters]:
+        """What the router counted, by version.
+
+        Raises:
+            ServiceError: the router does not run.
+        """
+        return {
+            deployed.version: self._router.counters(deployed.version, deployed.generation)
+            for deployed in self._read().versions.values()
+        }
+
+    def mirror_counters(self) -> Mapping[str, Counters]:
+        """What the router counted of the copies that went to the canary; empty when none ever did.
+
+        Raises:
+            ServiceError: the router does not run.
+        """
+        desired = self._read()
+        if desired.canary is None or desired.mirror is None:
+            return {}
+        generation = desired.versions[desired.canary].generation
+        return {desired.canary: self._router.counters(mirrored(desired.canary), generation)}
+
+    # --- from wanted to running
+
+    def _converge(self, desired: Desired) -> None:
+        """Moves reality to a state, in an order in which no request meets a server that is not ready.
+
+        Servers, then clusters, then weights; and backwards for what is not wanted: weights, requests in
+        flight, clusters, servers.
+        """
+        if not desired.versions:
+            self._router.stop(drain_s=self._settings.drain_s)
+            self._servers.stop_except([])
+            self._forget_models(desired)
+            return
+        ports, failures = self._servers.ensure(list(desired.versions.values()))
+        if desired.live in failures:
+            # The routes stay as they are: whatever serves now goes on serving.
+            raise failures[desired.live]
+        settings = RouterSettings(
+            host=self._host,
+            port=desired.port,
+            request_timeout_s=self._settings.request_timeout_s,
+            sticky_header=self._sticky_header,
+        )
+        canary = desired.canary if desired.canary in ports else None
+        if canary and desired.mirror is not None:
+            # Kept when the mirror ends: its counters are that cluster's.
+            ports = {**ports, mirrored(canary): ports[canary]}
+        self._router.converge(
+            settings,
+            ports,
+            live=desired.live,
+            canary=canary,
+            share=desired.share if canary else 0.0,
+            mirror=desired.mirror or 0.0,
+        )
+        for error in failures.values():
+            # What is not wanted stays up until what is wanted is: a caller may want to go back to it.
+            raise error
+        self._router.forget_others(ports, drain_s=self._settings.drain_s)
+        self._servers.stop_except(self._servers.slots(desired.versions.values()))
+        self._forget_models(desired)
+
+    def _apply(self, desired: Desired) -> None:
+        self._folder.write(desired)
+        self._converge(desired)
+        if desired.share == 0:
+            self._watchdog.stop()
+
+    @contextmanager
+    def _locked(self) -> Iterator[Desired]:
+        """The desired state, for one caller at a time, with the port it will have."""
+        with locked(self._folder.lock):
+            desired = self._read()
+            if desired.port == 0:
+                desired = desired.model_copy(update={"port": free_port(self._host)})
+            for folder in (self._folder.run, self._folder.models, self._folder.router):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            yield desired
+
+    def _read(self) -> Desired:
+        desired = self._folder.read(self.environment, self._port)
+        if desired.environment != self.environment:
+            raise ConfigError(
+                f"this folder belongs to the environment {desired.environment!r}, not {self.environment!r}",
+                where=str(self._folder.root),
+                remedy="give each environment a state folder of its own",
+            )
+        return desired
+
+    def _take(self, before: Desired, version: ModelVersion) -> DeployedVersion:
+        """A copy of the model in the state folder: what is verified is what is served, also after the CI
+        job."""
+        deployed = DeployedVersion(
+            name=version.name,
+            version=version.version,
+            digest=version.digest or digest_tree(version.path),
+            python=version.python,
+            generation=before.generation + 1,
+        )
+        goal = self._servers.model_path(deployed)
+        partial = goal.with_name(f"{goal.name}.partial")
+        for leftover in (goal, partial):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        if not (version.path / "MLmodel").is_file():
+            raise InputError("not an MLflow model: there is no MLmodel file", where=str(version.path))
+        try:
+            shutil.copytree(version.path, partial)
+        except (OSError, shutil.Error) as error:
+            raise ServiceError("the model could not be copied", where=str(partial), why=str(error)) from error
+        found = digest_tree(partial)
+        if found != deployed.digest:
+            shutil.rmtree(partial)
+            raise InputError(
+                f"version {version.version} is not the model that was registered",
+                where=str(version.path),
+                why=f"Its digest is {found}, the registered one {deployed.digest}.",
+                remedy="fetch it from the registry again; do not deploy it",
+            )
+        partial.rename(goal)
+        return deployed
+
+    @staticmethod
+    def _with(before: Desired, deployed: DeployedVersion) -> Desired:
+        """The state in which a version is deployed beside what is live."""
+        version = deployed.version
+        if version in (before.live, before.canary):
+            return before
+        return before.having(
+            versions={**before.versions, version: deployed},
+            generation=max(before.generation, deployed.generation),
+            canary=version,
+            share=0.0,
+        )
+
+    def _forget_models(self, desired: Desired) -> None:
+        kept = {self._servers.model_path(deployed) for deployed in desired.versions.values()}
+        for model in self._folder.models.iterdir():
+            if model not in kept:
+                shutil.rmtree(model)
+
+    def _own_url(self, desired: Desired, version: str) -> str:
+        port = self._servers.port(self._servers.slots([desired.versions[version]])[0])
+        if port is None:
+            raise ServiceError(f"the server of version {version} has just ended", where=self.environment)
+        return f"http://127.0.0.1:{port}"
+
+    def _url(self, desired: Desired) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{desired.port}" if desired.port else ""
+
+    def _not_deployed(self, desired: Desired, version: str, role: str) -> ServiceError:
+        held = ", ".join(sorted(desired.versions)) or "none"
+        return ServiceError(
+            f"version {version} is not deployed here {role}".rstrip(),
+            where=self.environment,
+            why=f"Deployed: {held}; live: {desired.live or 'none'}; canary: {desired.canary or 'none'}.",
+            remedy="deploy it first",
+        )
+
+
+def _check_same(held: DeployedVersion, version: ModelVersion) -> None:
+    digest = version.digest or digest_tree(version.path)
+    if (held.name, held.digest) != (version.name, digest):
+        raise InputError(
+            f"version {version.version} is already deployed here as another model",
+            where=str(version.path),
+            why=f"Deployed: {held.name} {held.digest}; asked for: {version.name} {digest}.",
+            remedy="register other bytes as a new version",
+        )
