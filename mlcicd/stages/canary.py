@@ -13,7 +13,7 @@ from threading import Event, Thread
 from typing import Any, get_args
 
 from mlcicd.config import seconds
-from mlcicd.config.model import Canary
+from mlcicd.config.canary import Canary
 from mlcicd.core.errors import ConfigError, InputError, MlcicdError, ServiceError
 from mlcicd.core.verdict import Check, CheckStatus, Severity, Status
 from mlcicd.registry import RegisteredVersion, Registry

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlcicd.config import Project, seconds
-from mlcicd.config.model import Canary
+from mlcicd.config.canary import Canary
 from mlcicd.core.errors import InputError
 from mlcicd.core.files import write_atomic
 from mlcicd.registry import RegisteredVersion, Registry, promote

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from mlcicd.config import seconds
-from mlcicd.config.model import Canary
+from mlcicd.config.canary import Canary
 from mlcicd.core.errors import ConfigError
 from mlcicd.rollout import Action, Decision, Judge, JudgeSpec, Window
 from mlcicd.rollout.sources.router import RouterSource

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlcicd.config import seconds
+from mlcicd.config.canary import Canary
 from mlcicd.config.load import validate
-from mlcicd.config.model import Canary
 from mlcicd.core.errors import ConfigError, ExitCode, InputError
 from mlcicd.core.yaml_lines import read_yaml
 from mlcicd.rollout import Action, Histogram, JudgeSpec, Window

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlcicd.config.model import Drift
+from mlcicd.config.data import Drift
 from mlcicd.core.verdict import Check, Severity
 from mlcicd.data.drift import DriftResult, drift, drift_checks
 from mlcicd.data.figures import drift_figures

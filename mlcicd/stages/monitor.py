@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from mlcicd.config import seconds
-from mlcicd.config.model import Drift
+from mlcicd.config.data import Drift
 from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import InputError
 from mlcicd.core.verdict import Check, CheckStatus, Severity, Status, now

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcicd.config import FILE_NAME, Project, seconds
-from mlcicd.config.model import Environment
+from mlcicd.config.delivery import Environment
 from mlcicd.core.digests import digest_bytes
 from mlcicd.core.errors import ConfigError, InputError, redact
 from mlcicd.registry import RegisteredVersion, Registry

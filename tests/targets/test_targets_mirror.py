@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mlcicd.config.model import Canary, Shadow
+from mlcicd.config.canary import Canary, Shadow
 from mlcicd.core.errors import ConfigError, ServiceError
 from mlcicd.serving.replay import replay
 from mlcicd.stages.canary_shadow import shadow

@@ -1,0 +1,37 @@
+"""Where versions go, and who lets them into production."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mlcicd.config.base import Alias, Duration, Section
+
+
+class Environment(Section):
+    """One place where the model runs."""
+
+    target: str = Field("local", description="Target plug-in that runs it.")
+    strategy: Literal["direct", "canary"] = Field(
+        "direct", description="Switch all traffic at once after the smoke test, or hand over to the canary."
+    )
+    smoke: str = Field("", description="JSON-lines file of golden requests; all must be answered as expected.")
+    port: int = Field(0, ge=0, le=65535, description="Port of the endpoint; 0 lets the system choose once.")
+    state: str = Field(
+        "",
+        description="State folder of the local target; one outside of the project ($XDG_STATE_HOME/mlcicd) when empty.",
+    )
+    ready_timeout: Duration = Field("2m", description="How long a version may take to become ready.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The target's own options.")
+
+
+class Deploy(Section):
+    """Where versions go, and who lets them into production."""
+
+    mode: Literal["delivery", "deployment"] = Field(
+        "delivery", description="delivery: a person approves production; deployment: nobody has to."
+    )
+    environments: dict[Alias, Environment] = Field(
+        default_factory=lambda: {"production": Environment()}, description="The places, in order of promotion."
+    )

@@ -1,0 +1,62 @@
+"""The gates that a candidate must pass."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from mlcicd.config.base import Duration, Section
+
+
+class VsChampion(Section):
+    """How the candidate must stand against the champion on the same rows."""
+
+    margin: float = Field(0.0, ge=0, description="The candidate may be worse by less than this (non-inferiority).")
+    superiority: bool = Field(False, description="Require the candidate to be better, not only not worse.")
+
+
+class Gate(Section):
+    """What one metric must reach."""
+
+    min: float | None = Field(None, description="Smallest acceptable value.")
+    max: float | None = Field(None, description="Largest acceptable value.")
+    vs_champion: VsChampion | None = Field(None, description="Paired comparison with the champion.")
+    severity: Literal["fail", "warn"] = Field("fail", description="Whether a failure blocks.")
+
+    @model_validator(mode="after")
+    def _requires_something(self) -> Gate:
+        if self.min is None and self.max is None and self.vs_champion is None:
+            raise ValueError("a gate needs at least one of min, max, vs_champion")
+        return self
+
+
+class SliceGate(Section):
+    """What a metric must reach in every value of a column."""
+
+    by: str = Field(description="Column whose values are the slices.")
+    metric: str = Field(description="Metric that is judged in each slice.")
+    min: float | None = Field(None, description="Smallest acceptable value.")
+    max: float | None = Field(None, description="Largest acceptable value.")
+    min_rows: int = Field(100, ge=1, description="Smaller slices are reported, and not judged.")
+    severity: Literal["fail", "warn"] = Field("fail", description="Whether a failure blocks.")
+
+    @model_validator(mode="after")
+    def _requires_something(self) -> SliceGate:
+        if self.min is None and self.max is None:
+            raise ValueError("a slice gate needs min or max")
+        return self
+
+
+class Evaluate(Section):
+    """The gates a candidate must pass."""
+
+    champion: str = Field("", description="The model to beat; `models:/<name>@champion` when empty.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of every interval.")
+    gates: dict[str, Gate] = Field(default_factory=dict, description="Metric name to what it must reach.")
+    slices: list[SliceGate] = Field(default_factory=list, description="Gates on parts of the holdout.")
+    no_champion: Literal["bootstrap", "fail"] = Field(
+        "bootstrap", description="Without a champion: absolute gates alone decide, or the evaluation fails."
+    )
+    resamples: int = Field(2000, ge=100, le=100_000, description="Bootstrap resamples.")
+    timeout: Duration = Field("1h", description="Scoring a data set with one model is stopped after this long.")
