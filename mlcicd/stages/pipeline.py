@@ -10,7 +10,7 @@ from mlcicd.config import FILE_NAME
 from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Check, CheckStatus, Status
 from mlcicd.stages.common import run_project_command
-from mlcicd.stages.evaluate import known_metrics
+from mlcicd.stages.evaluate_gates import known_metrics
 from mlcicd.stages.record import ORDER, Record, stage
 
 _GO_ON = (Status.PASSED, Status.SKIPPED, Status.UNGATED)

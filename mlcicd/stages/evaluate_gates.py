@@ -1,0 +1,139 @@
+"""The gates of mlcicd.yaml, judged over what was estimated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlcicd.config import FILE_NAME, Project
+from mlcicd.core.errors import ConfigError, InputError
+from mlcicd.core.verdict import Check, Severity
+from mlcicd.data.source import Source, quote, reading
+from mlcicd.evaluation import budgets
+from mlcicd.evaluation.metrics import names as metric_names
+from mlcicd.evaluation.predictions import Predictions
+from mlcicd.evaluation.requirements import Gate, SliceGate, VsChampion
+from mlcicd.evaluation.scoring import Scored
+from mlcicd.evaluation.slices import SliceResult, by_values
+from mlcicd.stages.evaluate_models import Model
+from mlcicd.stages.record import Record
+
+
+def known_metrics(project: Project) -> None:
+    """Checks the names of metrics before anything is scored.
+
+    Raises:
+        ConfigError: there is no such metric for the task, or a budget has more than `max`; on its line.
+    """
+    import difflib
+
+    settings = project.config.evaluate
+    known = [*metric_names(project.config.model.task), *budgets.NAMES]
+    asked = [(("evaluate", "gates", name), name) for name in settings.gates]
+    asked += [(("evaluate", "slices", i, "metric"), s.metric) for i, s in enumerate(settings.slices)]  # type: ignore[misc]
+    for path, name in asked:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(
+                f"there is no metric {name!r} for a {project.config.model.task} model"
+                + (f"; did you mean {close[0]!r}?" if close else ""),
+                file=FILE_NAME,
+                line=project.document.line(path),
+                remedy=f"choose from {', '.join(known)}",
+            )
+    for name, gate in settings.gates.items():
+        if name in budgets.NAMES and (gate.max is None or gate.min is not None or gate.vs_champion is not None):
+            raise ConfigError(
+                f"{name} is a budget: it takes `max`, and nothing else",
+                file=FILE_NAME,
+                line=project.document.line(("evaluate", "gates", name)),
+            )
+
+
+def gate_of(name: str, gate: Any) -> Gate:
+    versus = gate.vs_champion
+    return Gate(
+        metric=name,
+        min=gate.min,
+        max=gate.max,
+        vs_champion=VsChampion(margin=versus.margin, superiority=versus.superiority) if versus else None,
+        severity=Severity(gate.severity),
+    )
+
+
+def slice_gate_of(gate: Any) -> SliceGate:
+    return SliceGate(
+        by=gate.by,
+        metric=gate.metric,
+        min=gate.min,
+        max=gate.max,
+        min_rows=gate.min_rows,
+        severity=Severity(gate.severity),
+    )
+
+
+def slice_results(
+    record: Record, holdout: Source, y: Any, candidate: Predictions, champion: Predictions | None
+) -> list[SliceResult]:
+    """Metrics of every slice that a gate asks about."""
+    settings = record.project.config.evaluate
+    found: list[SliceResult] = []
+    for column in dict.fromkeys(gate.by for gate in settings.slices):
+        asked = [gate for gate in settings.slices if gate.by == column]
+        record.progress.step(f"slices by {column}")
+        found += by_values(
+            record.project.config.model.task,
+            list(dict.fromkeys(gate.metric for gate in asked)),
+            y,
+            candidate,
+            champion,
+            by=column,
+            column=column_values(holdout, column),
+            min_rows=min(gate.min_rows for gate in asked),
+            confidence=settings.confidence,
+            resamples=settings.resamples,
+        )
+    return found
+
+
+def budget_checks(
+    record: Record, scored: Scored, candidate: Model, scored_champion: Scored | None, champion: Model | None
+) -> list[Check]:
+    settings = record.project.config.evaluate
+    wanted = {name: gate for name, gate in settings.gates.items() if name in budgets.NAMES}
+    if not wanted:
+        return []
+    own = budgets.measure(scored.figures, candidate.path, confidence=settings.confidence)
+    other = None
+    if scored_champion is not None and champion is not None:
+        other = budgets.measure(scored_champion.figures, champion.path, confidence=settings.confidence)
+    return [
+        budgets.budget_check(name, own, other, maximum=gate.max, severity=Severity(gate.severity))
+        for name, gate in wanted.items()
+        if gate.max is not None
+    ]
+
+
+def at_line(record: Record, check: Check) -> Check:
+    """Pins a check to the line of mlcicd.yaml that asks for it, for annotations."""
+    gates = record.project.config.evaluate.gates
+    name = next((g for g in gates if check.name == g or check.name.startswith(f"{g} ")), "")
+    path: tuple[str | int, ...] = ("evaluate", "gates", name) if name and not check.slice else ("evaluate", "slices")
+    line = record.project.document.line(path)
+    return check.model_copy(update={"details": {**check.details, "line": line}})
+
+
+def column_values(source: Source, name: str) -> np.ndarray[Any, Any]:
+    """(n,) values of a column, in the file's order; a missing number is NaN, a missing text None."""
+    if name not in source.columns:
+        raise InputError(f"the holdout has no column {name!r}", where=str(source.path))
+    with reading(str(source.path)):
+        values = source.relation.select(quote(name)).fetchnumpy()[name]
+    missing = np.ma.getmaskarray(values)
+    if not missing.any():
+        return np.asarray(values)
+    kind, hole = (float, np.nan) if values.dtype.kind in "iufb" else (object, None)
+    array = np.asarray(values).astype(kind)
+    array[missing] = hole
+    return array

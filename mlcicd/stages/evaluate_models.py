@@ -1,0 +1,143 @@
+"""The two models of an evaluation: where they come from, and what they answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlcicd.config import FILE_NAME, seconds
+from mlcicd.core.digests import digest_tree
+from mlcicd.core.errors import InputError
+from mlcicd.core.verdict import Check, CheckStatus, Verdict
+from mlcicd.evaluation.predictions import Predictions
+from mlcicd.evaluation.scoring import Scored, score
+from mlcicd.registry import Registry
+from mlcicd.stages.common import digest_of, earlier
+from mlcicd.stages.record import Record
+from mlcicd.stages.reference import champion_version
+from mlcicd.stages.train import fingerprint_of
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on disk, and where it comes from."""
+
+    path: Path
+    digest: str
+    run_id: str = ""
+    version: str = ""
+
+
+def candidate_model(record: Record, registry: Registry, model: str) -> Model:
+    project = record.project
+    if model:
+        path = Path(model) if Path(model).is_absolute() else project.root / model
+        if not (path / "MLmodel").is_file():
+            raise InputError("this is not an MLflow model directory (it has no MLmodel file)", where=str(path))
+        return Model(path, digest_tree(path))
+    trained = earlier(project, "train")
+    record.checks.append(_same_training(record, trained))
+    subject = trained.subject("model", "candidate")
+    if subject is None:
+        raise InputError(
+            "the last training left no model",
+            where=".mlcicd/verdicts/train.json",
+            why=f"It ended {trained.status}: {trained.summary}",
+            remedy="mend the training and run `mlcicd train`",
+        )
+    for data in trained.subjects:
+        if data.kind == "data" and data.name == "train":
+            record.subjects.append(data)
+    run_id = trained.outputs["run-id"]
+    local = project.root / project.config.train.artifact
+    if local.is_dir() and digest_tree(local) == subject.digest:
+        return Model(local, subject.digest, run_id)
+    path = registry.fetch_model(run_id, project.model_cache, digest=subject.digest)
+    return Model(path, subject.digest, run_id)
+
+
+def _same_training(record: Record, trained: Verdict) -> Check:
+    """Whether the model was trained from the code, data, parameters and environment of now; gates may have changed."""
+    then = trained.details.get("fingerprint")
+    changed = fingerprint_of(record.project).changed_from(then) if isinstance(then, dict) else ["everything"]
+    if not changed:
+        return Check(name="evidence: train", status=CheckStatus.PASSED, observed=str(trained.status))
+    return Check(
+        name="evidence: train",
+        status=CheckStatus.FAILED,
+        reason=f"the model was trained with something else: {', '.join(changed)} changed since",
+        remedy="run `mlcicd train` again",
+    )
+
+
+def champion_model(record: Record, registry: Registry) -> Model | None:
+    version = champion_version(record.project, registry)
+    named = record.project.config.evaluate.champion
+    if version is None and named:
+        raise InputError(
+            f"evaluate.champion names {named}, and there is no such version",
+            where=f"{FILE_NAME}:{record.project.document.line(('evaluate', 'champion'))}",
+            remedy="correct it, or leave it out: without it, the champion alias of this model is meant",
+        )
+    if version is None:
+        fails = record.project.config.evaluate.no_champion == "fail"
+        record.checks.append(
+            Check(
+                name="champion",
+                status=CheckStatus.FAILED if fails else CheckStatus.SKIPPED,
+                reason="there is no champion yet: absolute gates alone decide (bootstrap)"
+                if not fails
+                else "there is no champion, and evaluate.no_champion says to fail then",
+            )
+        )
+        return None
+    if not version.digest:
+        raise InputError(
+            f"the champion, version {version.version}, was not registered by mlcicd: its bytes can not be verified",
+            where=f"{version.name} version {version.version}",
+            remedy="register it with `mlcicd register`, or remove the alias to start again",
+        )
+    record.progress.step(f"fetching the champion, version {version.version}")
+    path = registry.fetch_model(version.run_id, record.project.model_cache, digest=version.digest)
+    return Model(path, version.digest, version.run_id, version.version)
+
+
+def score_model(record: Record, model: Model, asked: Path, what: str, rows: int) -> Scored:
+    project = record.project
+    record.progress.step(f"scoring the {what} on {rows:,} rows")
+    scored = score(
+        model.path,
+        asked,
+        model_digest=model.digest,
+        data_digest=digest_of(record, "data", "holdout"),
+        target=project.config.data.target,
+        ignore=project.config.data.ignore,
+        python=project.python,
+        environ=project.environ,
+        cache=project.state / "cache" / "predictions",
+        cwd=project.root,
+        timeout=seconds(project.config.evaluate.timeout),
+        what=what,
+        progress=record.progress,
+    )
+    if len(scored.answer) != rows:
+        raise InputError(f"the {what} was scored on {len(scored.answer)} rows, and the holdout has {rows}")
+    record.details[f"{what}_cost"] = {
+        key: scored.figures[key] for key in ("load_seconds", "score_seconds", "peak_bytes")
+    }
+    return scored
+
+
+def as_predictions(record: Record, scored: Scored) -> Predictions:
+    """What an answer array means for the task: values, labels, or scores by class."""
+    answer, classes = scored.answer, scored.figures.get("classes")
+    if record.project.config.model.task == "regression":
+        return Predictions(labels=answer)
+    if answer.ndim == 2:
+        return Predictions(scores=answer, classes=classes)
+    # One column of fractions is a score of the positive class; anything else are labels.
+    if np.issubdtype(answer.dtype, np.floating) and not np.all(np.isin(answer, (0.0, 1.0))):
+        return Predictions(scores=answer)
+    return Predictions(labels=answer)
