@@ -334,3 +334,4 @@ def main() -> None:
 
 # Registers the commands that are not stages; they are written with `cli` and `option` of above.
 from mlcicd import commands as _commands  # noqa: E402, F401
+from mlcicd import commands_data as _commands_data  # noqa: E402, F401

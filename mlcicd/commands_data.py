@@ -1,0 +1,78 @@
+"""Commands over data sets beside `data infer`: what changed between two versions."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlcicd.commands import data, plainly
+
+
+@data.command("diff")
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("now", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--rev", default="", help="Compare the one path with what it was at this git revision (git or DVC keep it)."
+)
+@click.option("--key", default="", help="Columns that identify a row, separated by commas; whole rows without.")
+@click.option("--sensitive", default="", help="Columns whose values are not shown, separated by commas.")
+@click.option("--exit-code", "exit_code", is_flag=True, help="End with exit code 1 when there are differences.")
+@click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@plainly
+def diff(
+    before: Path,
+    now: Path | None,
+    rev: str,
+    key: str,
+    sensitive: str,
+    exit_code: bool,
+    markdown: bool,
+    as_json: bool,
+) -> None:
+    """Compare two versions of a data set: columns, rows, values and distributions.
+
+    \b
+    mlcicd data diff old.parquet new.parquet --key id
+    mlcicd data diff data/train.parquet --rev origin/main
+    """
+    from mlcicd.core.errors import ConfigError
+    from mlcicd.data.diff import diff as compare
+    from mlcicd.data.source import open_source
+    from mlcicd.report.data_diff import diff_lines, diff_markdown
+
+    if (now is None) == (not rev):
+        raise ConfigError("name two versions, or one path and --rev")
+    with ExitStack() as stack:
+        if now is None:
+            names = f"{before} at {rev}", str(before)
+            before, now = _at_revision(stack, before, rev), before
+        else:
+            names = str(before), str(now)
+        found = compare(open_source(before), open_source(now), key=_names(key), sensitive=_names(sensitive))
+        document = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    elif markdown:
+        click.echo(diff_markdown(document, before=names[0], now=names[1]), nl=False)
+    else:
+        click.echo("\n".join(diff_lines(document, before=names[0], now=names[1])))
+    if exit_code and found:
+        raise SystemExit(1)
+
+
+def _at_revision(stack: ExitStack, path: Path, revision: str) -> Path:
+    from tempfile import TemporaryDirectory
+
+    from mlcicd.data.revision import at_revision
+
+    folder: Any = stack.enter_context(TemporaryDirectory(prefix="mlcicd-"))
+    return at_revision(path, revision, Path(folder))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
