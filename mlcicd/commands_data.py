@@ -1,4 +1,4 @@
-"""Commands over data sets beside `data infer`: what changed between two versions."""
+"""Commands over data sets beside `data infer`: what changed between two versions, and rules from other tools."""
 
 from __future__ import annotations
 
@@ -76,3 +76,34 @@ def _at_revision(stack: ExitStack, path: Path, revision: str) -> Path:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+@data.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--from",
+    "kind",
+    default="",
+    type=click.Choice(["", "great-expectations", "pandera", "tfdv", "dbt"]),
+    help="Whose rules they are; found out from the file when it is not said.",
+)
+@click.option("--model", default="", help="Which model of a dbt file, when there are several.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of standard output.")
+@plainly
+def import_rules(path: Path, kind: str, model: str, output: Path | None) -> None:
+    """Write a schema.yaml from rules of Great Expectations (JSON), Pandera (YAML), TFDV (pbtxt) or dbt (schema.yml).
+
+    What has no counterpart stands in the comment at the top of it.
+    """
+    from mlcicd.core.errors import ConfigError
+    from mlcicd.core.files import write_atomic
+    from mlcicd.data.imports import import_schema
+
+    if output is not None and output.exists():
+        raise ConfigError("it is there already", where=str(output), remedy="remove it, or name another file")
+    text = import_schema(path, kind=kind, model=model)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomic(output, text)
+        click.echo(f"wrote {output}")
