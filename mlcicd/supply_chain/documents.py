@@ -1,0 +1,105 @@
+"""Formats whose program is a JSON document: skops and Keras."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from mlcicd.supply_chain.findings import Scan, rule
+from mlcicd.supply_chain.policy import Rules
+
+_KERAS_MODULES = (
+    "keras",
+    "keras.layers",
+    "keras.models",
+    "keras.initializers",
+    "keras.regularizers",
+    "keras.constraints",
+    "keras.optimizers",
+    "keras.optimizers.schedules",
+    "keras.losses",
+    "keras.metrics",
+    "keras.saving",
+    "keras.src.models.functional",
+    "keras.src.models.sequential",
+)
+# Layers that hold or call code; `keras.saving` has functions, and only its plain wrappers are data.
+_KERAS_CODE = (
+    "Lambda",
+    "TFSMLayer",
+    "TorchModuleWrapper",
+    "FlaxLayer",
+    "JaxLayer",
+    "TextVectorization",
+    "HashedCrossing",
+)
+_KERAS_PLAIN = ("DTypePolicy", "__tensor__", "__numpy__", "__tuple__", "__ellipsis__", "__bytes__")
+
+
+def check_skops(content: bytes, where: str, rules: Rules, scan: Scan) -> None:
+    """Every type and function that a skops file would make, by our list and never by the one it brings."""
+    document = _json(content, where, scan)
+    if document is None:
+        return
+    for node in _nodes(document):
+        for module, name in _skops_names(node):
+            shown = f"{module}:{name}"
+            scan.names.add(shown)
+            if not rules.names(module, name):
+                scan.refuse(
+                    where, f"it names {shown}, which nobody has reviewed", name=shown, allow=rule("globals", name=shown)
+                )
+
+
+def _skops_names(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if "__class__" in node or "__module__" in node:
+        module, name = str(node.get("__module__")), str(node.get("__class__"))
+        loader = node.get("__loader__")
+        if loader == "MethodNode":
+            # A bound method: of an object that is judged by itself, and of which it may be any public attribute.
+            content = node.get("content")
+            method = str(content.get("func", "")) if isinstance(content, dict) else ""
+            yield (f"{module}.{name}", method)
+            return
+        yield module, name
+    if "__reduce__" in node and isinstance(node["__reduce__"], dict) and "module" in node["__reduce__"]:
+        yield str(node["__reduce__"]["module"]), str(node["__reduce__"].get("class", ""))
+
+
+def check_keras(content: bytes, where: str, scan: Scan) -> None:
+    """Refuses layers that hold code, and classes that are not Keras's own."""
+    document = _json(content, where, scan)
+    if document is None:
+        return
+    for node in _nodes(document):
+        name = node.get("class_name")
+        if name is None:
+            continue
+        module = node.get("module")
+        if name in _KERAS_CODE or name == "function" or "code" in str(name).lower():
+            scan.refuse(where, f"the layer {name} holds code, which runs when the model is loaded or predicts")
+        elif module is not None and module not in _KERAS_MODULES and name not in _KERAS_PLAIN:
+            scan.refuse(where, f"it names {module}.{name}, which is not Keras's own")
+        elif node.get("registered_name") not in (None, name) and ">" in str(node.get("registered_name")):
+            scan.refuse(where, f"it names {node.get('registered_name')}, a class of the project's own")
+
+
+def _json(content: bytes, where: str, scan: Scan) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        scan.refuse(where, "it is no JSON that can be read")
+        return None
+
+
+def _nodes(document: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping of a document, however deep."""
+    waiting = [document]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            yield item
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item

@@ -1,0 +1,152 @@
+"""What a model may be made of, and who may sign it: the reviewed list that ships with mlcicd, and the project's own
+`model-policy.yaml`, in git, in which every exception has an owner and a reason.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from mlcicd.core.digests import digest_file
+from mlcicd.core.yaml_lines import read_yaml
+from mlcicd.supply_chain.pickles import Data
+
+FORMATS = (
+    "archive",
+    "catboost",
+    "compressed",
+    "keras",
+    "lightgbm",
+    "numpy",
+    "onnx",
+    "parquet",
+    "pickle",
+    "safetensors",
+    "skops",
+    "text",
+    "torch",
+    "xgboost",
+)
+LOADERS = frozenset(
+    f"mlflow.{name}"
+    for name in (
+        "sklearn", "lightgbm", "xgboost", "catboost", "onnx", "statsmodels", "pytorch", "tensorflow", "keras",
+        "prophet", "pmdarima", "spacy", "pyfunc.model",
+    )
+)  # fmt: skip
+_REVIEWED = Path(__file__).with_name("reviewed_globals.txt")
+Format = Literal[
+    "archive", "catboost", "compressed", "keras", "lightgbm", "numpy", "onnx", "parquet", "pickle", "safetensors",
+    "skops", "text", "torch", "xgboost",
+]  # fmt: skip
+Owner = Annotated[str, StringConstraints(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Exempted(_Strict):
+    """One exception, who answers for it, and why."""
+
+    owner: Owner = Field(description="Who answers for it.")
+    reason: Owner = Field(description="Why it may be there.")
+
+
+class GlobalRule(Exempted):
+    name: Annotated[str, StringConstraints(pattern=r"^[\w.]+:[\w.*]+$")] = Field(
+        description="`module:name`, or `module:*` for all names of exactly that module."
+    )
+
+
+class LoaderRule(Exempted):
+    module: Annotated[str, StringConstraints(pattern=r"^[\w.]+$")] = Field(description="An MLflow loader module.")
+
+
+class FileRule(Exempted):
+    path: Annotated[str, StringConstraints(min_length=1)] = Field(
+        description="Glob of the file's path in the model: code, or a format that can not be read."
+    )
+    sha256: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = Field(
+        "", description="The only content that it may have; any when empty."
+    )
+
+
+class Signer(_Strict):
+    """A key whose signature lets a version be deployed."""
+
+    name: Owner
+    key: Owner = Field(description="Public key: PEM text, or the path of a PEM file in the project.")
+
+
+class Policy(_Strict):
+    """`model-policy.yaml`."""
+
+    version: Literal[1] = 1
+    formats: list[Format] = Field(default_factory=lambda: list(FORMATS), description="Formats a model may have.")  # type: ignore[arg-type]
+    globals_: list[GlobalRule] = Field(default_factory=list, alias="globals")
+    loaders: list[LoaderRule] = Field(default_factory=list)
+    files: list[FileRule] = Field(default_factory=list)
+    signers: list[Signer] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A policy ready to be asked."""
+
+    policy: Policy = field(default_factory=Policy)
+    digest: str = ""
+
+    def names(self, module: str, name: str) -> bool:
+        """Whether a global may be named by a model."""
+        if name in reviewed().get(module, ()):
+            return True
+        # A dotted name takes an attribute of what is named first: it is allowed by its whole name only.
+        whole = "" if "." in name else f"{module}:*"
+        return any(rule.name in (f"{module}:{name}", whole) for rule in self.policy.globals_)
+
+    def loads(self, module: str) -> bool:
+        return module in LOADERS or any(rule.module == module for rule in self.policy.loaders)
+
+    def takes(self, kind: str) -> bool:
+        return kind in self.policy.formats
+
+    def excepts(self, path: str, content: Data) -> bool:
+        """Whether a file of the model is let through unread: somebody answers for all that is in it."""
+        return any(
+            fnmatch.fnmatchcase(path, rule.path)
+            and (not rule.sha256 or hashlib.sha256(content).hexdigest() == rule.sha256)
+            for rule in self.policy.files
+        )
+
+
+def read_policy(path: Path, *, shown: str) -> Rules:
+    """The project's policy; the reviewed list alone when there is no such file.
+
+    Raises:
+        ConfigError: something in it is wrong; the error names the line.
+    """
+    from mlcicd.config.load import validate
+
+    if not path.is_file():
+        return Rules()
+    document = read_yaml(path, file=shown, environ={}, interpolate=False)
+    return Rules(validate(Policy, document.data, document), digest_file(path))
+
+
+@cache
+def reviewed() -> Mapping[str, frozenset[str]]:
+    """The globals that a model may name: module to names."""
+    found: dict[str, set[str]] = {}
+    for line in _REVIEWED.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            module, _, names = line.partition(": ")
+            found.setdefault(module, set()).update(names.split())
+    return {module: frozenset(names) for module, names in found.items()}
