@@ -1,6 +1,7 @@
 """The model registry: any MLflow tracking server, used through its aliases."""
 
-from mlcicd.registry.promotion import Promotion, promote, restore_previous
+from mlcicd.registry.promotion import Origin, Promotion, promote, restore_previous
+from mlcicd.registry.recovery import recover
 from mlcicd.registry.tracking import RegisteredVersion, Registry
 
-__all__ = ["Promotion", "RegisteredVersion", "Registry", "promote", "restore_previous"]
+__all__ = ["Origin", "Promotion", "RegisteredVersion", "Registry", "promote", "recover", "restore_previous"]

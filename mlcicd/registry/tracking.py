@@ -5,21 +5,22 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mlcicd.core.digests import digest_json, digest_tree
-from mlcicd.core.errors import InputError, MlcicdError, ServiceError, redact
+from mlcicd.core.errors import InputError, ServiceError, redact
+from mlcicd.registry.connection import TAG, not_there, quoted, tag_value
+from mlcicd.registry.models import RegisteredModels
 
-# Tags of ours on runs and versions start so; nothing else does.
-TAG = "mlcicd."
+__all__ = ["DEFAULT_LEASE_S", "TAG", "RegisteredVersion", "Registry", "checked_digest", "content_digest"]
+
+DEFAULT_LEASE_S = 8.0
 _MODEL_PATH = "model"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_MAX_TAG = 4900
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,26 @@ class RegisteredVersion:
         return self.tags.get(f"{TAG}content", "")
 
 
-class Registry:
+class Registry(RegisteredModels):
     """One tracking server.
 
     Args:
         uri: MLflow tracking URI.
         experiment: experiment that runs are kept in; made when it is not there.
         artifact_location: where a new experiment keeps its artifacts; None leaves it to the server.
+        lease_s: how long the lock of a model outlives the last sign of life of its holder, in seconds.
     """
 
-    def __init__(self, uri: str, *, experiment: str = "Default", artifact_location: str | None = None) -> None:
-        self.uri = uri
+    def __init__(
+        self,
+        uri: str,
+        *,
+        experiment: str = "Default",
+        artifact_location: str | None = None,
+        lease_s: float = DEFAULT_LEASE_S,
+    ) -> None:
+        super().__init__(uri)
+        self.lease_s = lease_s
         self.experiment = experiment
         self.artifact_location = artifact_location
 
@@ -64,7 +74,7 @@ class Registry:
         """Makes a run and gives its id."""
         with self._talking("make a run"):
             run = self._client.create_run(
-                self._experiment_id, run_name=name, tags={k: _tag(v) for k, v in tags.items()}
+                self._experiment_id, run_name=name, tags={k: tag_value(v) for k, v in tags.items()}
             )
         return str(run.info.run_id)
 
@@ -79,10 +89,19 @@ class Registry:
         with self._talking("read the run"):
             return dict(self._client.get_run(run_id).data.tags)
 
+    def run_params(self, run_id: str) -> dict[str, str]:
+        with self._talking("read the run"):
+            return dict(self._client.get_run(run_id).data.params)
+
+    def run_metrics(self, run_id: str) -> dict[str, float]:
+        """The last value of each metric of a run."""
+        with self._talking("read the run"):
+            return dict(self._client.get_run(run_id).data.metrics)
+
     def tag_run(self, run_id: str, tags: Mapping[str, str]) -> None:
         with self._talking("tag the run"):
             for key, value in tags.items():
-                self._client.set_tag(run_id, key, _tag(value))
+                self._client.set_tag(run_id, key, tag_value(value))
 
     def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         """Records parameters; those that the user's own program logged already are left as they are."""
@@ -96,7 +115,7 @@ class Registry:
 
     def find_finished_run(self, tags: Mapping[str, str]) -> str:
         """The newest finished run of the experiment with these tags; empty when there is none."""
-        conditions = " and ".join(f"tags.`{key}` = '{_quoted(value)}'" for key, value in tags.items())
+        conditions = " and ".join(f"tags.`{key}` = '{quoted(value)}'" for key, value in tags.items())
         with self._talking("search the runs"):
             runs = self._client.search_runs(
                 [self._experiment_id],
@@ -108,7 +127,7 @@ class Registry:
 
     def running_runs(self, tags: Mapping[str, str]) -> list[str]:
         """The runs of the experiment with these tags that have not ended."""
-        conditions = " and ".join(f"tags.`{key}` = '{_quoted(value)}'" for key, value in tags.items())
+        conditions = " and ".join(f"tags.`{key}` = '{quoted(value)}'" for key, value in tags.items())
         with self._talking("search the runs"):
             runs = self._client.search_runs(
                 [self._experiment_id], f"{conditions} and attributes.status = 'RUNNING'", max_results=100
@@ -186,8 +205,7 @@ class Registry:
             try:
                 return _version(self._client.get_model_version_by_alias(name, alias))
             except MlflowException as error:
-                # The SQL store says INVALID_PARAMETER_VALUE for an alias it does not know.
-                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                if not_there(error):
                     return None
                 raise
 
@@ -198,7 +216,7 @@ class Registry:
             try:
                 return _version(self._client.get_model_version(name, version))
             except MlflowException as error:
-                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                if not_there(error):
                     raise InputError(
                         f"there is no version {version} of the model {name!r}",
                         where=redact(self.uri),
@@ -212,9 +230,7 @@ class Registry:
         token = None
         with self._talking(f"list the versions of {name}"):
             while True:
-                page = self._client.search_model_versions(
-                    f"name = '{_quoted(name)}'", max_results=200, page_token=token
-                )
+                page = self._client.search_model_versions(f"name = '{quoted(name)}'", max_results=200, page_token=token)
                 found += [_version(item) for item in page]
                 token = page.token
                 if not token:
@@ -222,56 +238,34 @@ class Registry:
 
     def create_version(self, name: str, run_id: str, tags: Mapping[str, str]) -> RegisteredVersion:
         """Makes a version of the run's model, with all its tags at once: there is never an untagged version."""
-        from mlflow.exceptions import MlflowException
-
+        self.create_model(name, {})
         with self._talking(f"register {name}"):
-            try:
-                self._client.create_registered_model(name)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
             made = self._client.create_model_version(
-                name, f"runs:/{run_id}/{_MODEL_PATH}", run_id, tags={k: _tag(v) for k, v in tags.items()}
+                name, f"runs:/{run_id}/{_MODEL_PATH}", run_id, tags={k: tag_value(v) for k, v in tags.items()}
             )
         return _version(made)
-
-    def set_alias(self, name: str, alias: str, version: str) -> None:
-        with self._talking(f"set {name}@{alias}"):
-            self._client.set_registered_model_alias(name, alias, version)
-
-    def delete_alias(self, name: str, alias: str) -> None:
-        with self._talking(f"delete {name}@{alias}"):
-            self._client.delete_registered_model_alias(name, alias)
 
     def tag_version(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         with self._talking(f"tag {name} {version}"):
             for key, value in tags.items():
-                self._client.set_model_version_tag(name, version, key, _tag(value))
+                self._client.set_model_version_tag(name, version, key, tag_value(value))
+
+    def untag_version(self, name: str, version: str, key: str) -> None:
+        with self._talking(f"tag {name} {version}"):
+            self._client.delete_model_version_tag(name, version, key)
+
+    def delete_version(self, name: str, version: str) -> None:
+        """Deletes a version; nothing when there is none."""
+        from mlflow.exceptions import MlflowException
+
+        with self._talking(f"delete {name} {version}"):
+            try:
+                self._client.delete_model_version(name, version)
+            except MlflowException as error:
+                if not not_there(error):
+                    raise
 
     # --- inside
-
-    @cached_property
-    def _client(self) -> Any:
-        import mlflow
-
-        self._reachable()
-        return mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-
-    def _reachable(self) -> None:
-        """Asks once, so that an absent server is one clear line now and not minutes of retries."""
-        if not self.uri.startswith(("http://", "https://")):
-            return
-        import requests
-
-        try:
-            requests.get(self.uri.rstrip("/") + "/health", timeout=10, allow_redirects=False)
-        except requests.RequestException as error:
-            raise ServiceError(
-                "the tracking server can not be reached",
-                where=redact(self.uri),
-                why=str(error.__class__.__name__),
-                remedy="check tracking.uri (or MLFLOW_TRACKING_URI) and that the server runs",
-            ) from error
 
     @cached_property
     def _experiment_id(self) -> str:
@@ -288,27 +282,6 @@ class Registry:
                     raise error
         return str(found.experiment_id)
 
-    @contextmanager
-    def _talking(self, purpose: str) -> Iterator[None]:
-        """Turns what MLflow, its database driver and its HTTP client raise into one kind of error."""
-        try:
-            yield
-        except (MlcicdError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            import requests
-            from mlflow.exceptions import MlflowException
-            from sqlalchemy.exc import SQLAlchemyError
-
-            if not isinstance(error, MlflowException | SQLAlchemyError | requests.RequestException | OSError):
-                raise
-            raise ServiceError(
-                f"the registry could not {purpose}",
-                where=redact(self.uri),
-                why=redact(_first_line(error)),
-                remedy="check tracking.uri, that the server or the database's folder is there, and your permission",
-            ) from error
-
 
 def checked_digest(text: str) -> str:
     """The text if it is a digest, else nothing: it becomes the name of a folder."""
@@ -321,6 +294,9 @@ def content_digest(*, model: str, data: str, config: str, code: str) -> str:
 
 
 def _version(item: Any) -> RegisteredVersion:
+    if not item.name or not str(item.version).isdigit():
+        # A proxy's `{}` with status 200 reads as a version without a number.
+        raise ServiceError("the registry answered with something else than a model version")
     return RegisteredVersion(
         name=item.name,
         version=str(item.version),
@@ -329,19 +305,3 @@ def _version(item: Any) -> RegisteredVersion:
         tags=dict(item.tags or {}),
         aliases=tuple(item.aliases or ()),
     )
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or error.__class__.__name__
-    return text.splitlines()[0][:500]
-
-
-def _tag(value: str) -> str:
-    return value if len(value) <= _MAX_TAG else value[: _MAX_TAG - 1] + "…"
-
-
-def _quoted(value: str) -> str:
-    """A value inside single quotes of MLflow's search language, which has no escape for them."""
-    if "'" in value:
-        raise InputError(f"a search value can not contain a quote: {value!r}")
-    return value

@@ -6,7 +6,7 @@ from mlcicd.core.errors import InputError
 from mlcicd.core.verdict import Check, CheckStatus, Status
 from mlcicd.registry import restore_previous
 from mlcicd.registry.promotion import ROLLED_BACK
-from mlcicd.stages.common import registry_of
+from mlcicd.stages.lineage import origin_of, recovered
 from mlcicd.stages.places import fetched, place
 from mlcicd.stages.record import Record, stage
 
@@ -24,7 +24,7 @@ def rollback(record: Record, *, environment: str = "", reason: str = "") -> Stat
     """
     project = record.project
     where = place(project, environment)
-    registry = registry_of(project)
+    registry = recovered(record)
     rules = project.config.register_
     status = where.target.status()
     previous = registry.version_at(project.config.model.name, rules.previous_alias)
@@ -64,6 +64,7 @@ def rollback(record: Record, *, environment: str = "", reason: str = "") -> Stat
                 champion_alias=rules.champion_alias,
                 previous_alias=rules.previous_alias,
                 reason=reason or "rolled back by hand",
+                origin=origin_of(project.environ),
             )
             champion = moved.champion
         agrees = champion.version == goal

@@ -1,0 +1,77 @@
+"""Commands over the model registry: promote, history, status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from mlcicd.cli import cli
+from mlcicd.commands import plainly
+
+_FOLDER = click.option(
+    "-C",
+    "--working-directory",
+    default=".",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the project, which holds mlcicd.yaml.",
+)
+_PROFILE = click.option("--profile", default="", help="Profile of mlcicd.yaml whose values override the others.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+
+
+@cli.command("promote")
+@_FOLDER
+@_PROFILE
+@click.option("--model-version", default="", help="Version to promote; the one with register.alias when empty.")
+@click.option("--reason", default="", help="Why; recorded in the registry.")
+@click.option("--dry-run", is_flag=True, help="Report, but change nothing.")
+@_JSON
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def promote(
+    working_directory: Path,
+    profile: str,
+    model_version: str,
+    reason: str,
+    dry_run: bool,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Make a registered version the champion, on its evidence; moves no traffic."""
+    from mlcicd.conduct import Invocation, conduct
+    from mlcicd.stages.promote import promote as stage
+
+    conduct(
+        lambda: (stage, {"model_version": model_version, "reason": reason}),
+        Invocation("promote", working_directory, profile, dry_run=dry_run, as_json=as_json, debug=debug),
+    )
+
+
+@cli.command("history")
+@_FOLDER
+@_PROFILE
+@_JSON
+@plainly
+def history(working_directory: Path, profile: str, as_json: bool) -> None:
+    """Who promoted what, when, why, and on which evidence."""
+    from mlcicd.config import load_project
+    from mlcicd.stages.history import history as moves_of
+    from mlcicd.stages.history import history_lines
+
+    moves = moves_of(load_project(working_directory, profile=profile))
+    click.echo(json.dumps(moves, indent=2) if as_json else "\n".join(history_lines(moves)))
+
+
+@cli.command("status")
+@_FOLDER
+@_PROFILE
+@_JSON
+@plainly
+def status(working_directory: Path, profile: str, as_json: bool) -> None:
+    """What is champion, what is where, and since when."""
+    from mlcicd.config import load_project
+    from mlcicd.stages.history import state, state_lines
+
+    now = state(load_project(working_directory, profile=profile))
+    click.echo(json.dumps(now, indent=2) if as_json else "\n".join(state_lines(now)))

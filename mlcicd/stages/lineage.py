@@ -1,0 +1,65 @@
+"""Who does it, from where, and with what: what a version and a move of the champion are traced back to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from mlcicd.config import Project
+from mlcicd.core.errors import redact
+from mlcicd.registry import Origin, Registry, recover
+from mlcicd.registry.recovery import Aliases
+from mlcicd.stages.common import registry_of
+from mlcicd.stages.record import Record
+
+_WHO = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_USER_ID", "USER", "LOGNAME")
+_RUN = ("CI_PIPELINE_URL", "CI_JOB_URL", "BUILD_URL")
+_LONGEST_PARAMS = 4000
+
+
+def origin_of(environ: Mapping[str, str]) -> Origin:
+    """Who runs this, and the address of the workflow run; empty where the environment does not say."""
+    who = next((environ[name] for name in _WHO if environ.get(name)), "")
+    server, repository, run = (environ.get(f"GITHUB_{key}", "") for key in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
+    address = f"{server}/{repository}/actions/runs/{run}" if run else ""
+    return Origin(who, redact(address or next((environ[name] for name in _RUN if environ.get(name)), "")))
+
+
+def aliases_of(project: Project) -> Aliases:
+    return Aliases(project.config.register_.champion_alias, project.config.register_.previous_alias)
+
+
+def recovered(record: Record) -> Registry:
+    """The project's registry, in which what dead commands have left half done is mended first. A dry run mends nothing.
+
+    Raises:
+        ServiceError: the registry does not answer, or another command holds the model's lock for long.
+    """
+    registry = registry_of(record.project)
+    if not record.dry_run:
+        rules = record.project.config.register_
+        for said in recover(
+            registry,
+            record.project.config.model.name,
+            champion_alias=rules.champion_alias,
+            previous_alias=rules.previous_alias,
+        ):
+            record.progress.step(f"mended first: {said}")
+    return registry
+
+
+def training_lineage(project: Project, run_tags: Mapping[str, str], params: Mapping[str, str]) -> dict[str, str]:
+    """The environment lock and the parameters of a training, from its run. What is not known is empty.
+
+    Parameters that would not fit a tag are on the run alone; their number is told.
+    """
+    try:
+        parts = json.loads(run_tags.get("mlcicd.fingerprint_parts", "") or "{}")
+    except ValueError:
+        parts = {}
+    text = redact(json.dumps(dict(params), sort_keys=True))
+    return {
+        "environment_lock": str(parts.get("lock", "")) if isinstance(parts, dict) else "",
+        "interpreter": str(parts.get("interpreter", "")) if isinstance(parts, dict) else "",
+        "params": text if len(text) <= _LONGEST_PARAMS else f"{len(params)} parameters: see the run",
+    }

@@ -1,0 +1,119 @@
+"""The lock of a model: one holder, a lease that runs out, a token that fences."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from mlcicd.core.errors import ServiceError
+from mlcicd.registry import Registry
+from mlcicd.registry import lock as lock_module
+from mlcicd.registry.lock import Fenced, Lease, held
+
+from .conftest import NAME
+
+SHORT = 0.4
+
+
+def dead_holder(registry: Registry, *, lease_s: float = SHORT, at: int = 1) -> None:
+    """What a process leaves behind that was killed while it held the lock."""
+    name = f"mlcicd-lock--{NAME}--{at:08d}"
+    registry.create_model(name, {"mlcicd.owner": "dead", "mlcicd.beat": "0", "mlcicd.lease_s": str(lease_s)})
+
+
+def test_each_holder_has_a_higher_token(registry: Registry) -> None:
+    tokens = []
+    for _ in range(3):
+        with held(registry, NAME, "test", lease_s=SHORT) as lease:
+            lease.ensure()
+            tokens.append(lease.epoch)
+    assert tokens == [1, 2, 3]
+
+
+def test_who_waits_is_told_for_what(registry: Registry) -> None:
+    with (
+        held(registry, NAME, "promote version 7", lease_s=60),
+        pytest.raises(ServiceError, match="promote version 7") as caught,
+        held(registry, NAME, "another", lease_s=60, wait_s=0.1),
+    ):
+        pass
+    assert caught.value.remedy
+
+
+def test_a_dead_holder_is_taken_over_without_anybodys_help(registry: Registry) -> None:
+    dead_holder(registry)
+    began = time.monotonic()
+    with held(registry, NAME, "test", lease_s=SHORT) as lease:
+        assert lease.epoch == 2
+    assert time.monotonic() - began >= SHORT
+
+
+def test_an_error_in_the_block_releases(registry: Registry) -> None:
+    with pytest.raises(ZeroDivisionError), held(registry, NAME, "test", lease_s=60):
+        raise ZeroDivisionError
+    with held(registry, NAME, "test", lease_s=60, wait_s=5):
+        pass
+
+
+@pytest.mark.parametrize("cleaned", [True, False])
+def test_a_stale_holder_is_told_so(registry: Registry, cleaned: bool) -> None:
+    with held(registry, NAME, "stale", lease_s=60) as lease:
+        dead_holder(registry, at=lease.epoch + 1)
+        if cleaned:
+            registry.delete_model(f"mlcicd-lock--{NAME}--{lease.epoch:08d}")
+        with pytest.raises(Fenced, match="was lost"):
+            lease.ensure()
+
+
+def test_a_token_that_was_free_because_it_is_old_is_not_taken(registry: Registry) -> None:
+    dead_holder(registry, at=9, lease_s=60)
+    stale = Lease(registry, NAME, 5, "me", 60, lock_module._clock())
+    assert lock_module._take(registry, stale, "test") is None
+    assert [m.name for m in registry.find_models("mlcicd-lock--")] == [f"mlcicd-lock--{NAME}--00000009"]
+
+
+def test_a_long_block_keeps_its_lease(registry: Registry) -> None:
+    """The clock of who waits sees signs of life for as long as the holder lives."""
+    with held(registry, NAME, "long", lease_s=2) as lease:
+        with pytest.raises(ServiceError, match="held by somebody"), held(registry, NAME, "x", lease_s=2, wait_s=5):
+            pass
+        lease.ensure()
+
+
+@pytest.mark.parametrize("text", ["", "nan", "inf", "-1", "for ever", "1e99"])
+def test_a_hostile_lease_does_not_lock_for_ever(text: str) -> None:
+    assert 0 <= lock_module._lease_of(text) <= 3600
+
+
+def test_the_lock_of_one_model_is_not_that_of_another(registry: Registry) -> None:
+    with held(registry, "a", "x", lease_s=60), held(registry, "a--00000001", "y", lease_s=60, wait_s=5) as other:
+        assert other.epoch == 1
+    with held(registry, "a_b", "x", lease_s=60), held(registry, "axb", "y", lease_s=60, wait_s=5) as other:
+        assert other.epoch == 1
+
+
+def test_only_one_of_several_holds_it_at_a_time(registry: Registry) -> None:
+    inside, most, tokens = 0, 0, []
+    guard = threading.Lock()
+
+    def work() -> None:
+        nonlocal inside, most
+        with held(registry, NAME, "race", lease_s=60) as lease:
+            with guard:
+                inside += 1
+                most = max(most, inside)
+                tokens.append(lease.epoch)
+            time.sleep(0.02)
+            with guard:
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert sorted(tokens) == tokens
+    assert len(set(tokens)) == 6

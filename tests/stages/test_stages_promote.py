@@ -1,0 +1,125 @@
+"""promote, history and status: a person's promotion, on evidence; and what the registry tells of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from support import git
+
+from mlcicd.cli import cli
+from mlcicd.core.verdict import Status
+from mlcicd.stages import promote, register
+from mlcicd.stages.common import registry_of
+from mlcicd.stages.history import history, state
+
+from .conftest import change, project_at
+
+
+@pytest.fixture
+def registered(evaluated: Path) -> Path:
+    verdict = register(project_at(evaluated))
+    assert verdict.status is Status.PASSED, verdict
+    return evaluated
+
+
+def champion(root: Path) -> str:
+    version = registry_of(project_at(root)).version_at("tiny", "champion")
+    return version.version if version else ""
+
+
+def test_a_version_with_evidence_is_promoted_and_told_of(registered: Path) -> None:
+    verdict = promote(project_at(registered), reason="it is time")
+    assert verdict.status is Status.PASSED, verdict
+    assert champion(registered) == "1"
+    (move,) = history(project_at(registered))
+    assert (move["operation"], move["to"], move["outcome"], move["reason"]) == ("promote", "1", "done", "it is time")
+    assert move["evidence"].startswith("sha256:")
+    now = state(project_at(registered))["aliases"]["champion"]
+    assert (now["version"], now["since"], now["evaluation"]) == ("1", move["at"], "passed")
+    again = promote(project_at(registered))
+    assert again.status is Status.SKIPPED
+    assert len(history(project_at(registered))) == 1
+
+
+def test_the_command_line_tells_the_same(registered: Path) -> None:
+    run = CliRunner().invoke(cli, ["promote", "-C", str(registered), "--json", "--reason", "why"])
+    assert run.exit_code == 0, run.output
+    told = CliRunner().invoke(cli, ["history", "-C", str(registered), "--json"])
+    assert [move["to"] for move in json.loads(told.stdout)] == ["1"]
+    assert "version none -> 1" in CliRunner().invoke(cli, ["history", "-C", str(registered)]).stdout
+    now = CliRunner().invoke(cli, ["status", "-C", str(registered), "--json"])
+    assert json.loads(now.stdout)["aliases"]["champion"]["version"] == "1"
+    assert "champion     version 1 since" in CliRunner().invoke(cli, ["status", "-C", str(registered)]).stdout
+
+
+def test_dry_run_moves_nothing(registered: Path) -> None:
+    assert promote(project_at(registered), dry_run=True).exit_code == 0
+    assert champion(registered) == ""
+    assert history(project_at(registered)) == []
+    assert registry_of(project_at(registered)).model("tiny").tags == {}
+
+
+def test_evidence_against_another_champion_is_refused(registered: Path) -> None:
+    registry = registry_of(project_at(registered))
+    other = registry.create_version("tiny", registry.version("tiny", "1").run_id, {"mlcicd.content": "other"})
+    registry.set_alias("tiny", "champion", other.version)
+    verdict = promote(project_at(registered), model_version="1")
+    assert verdict.status is Status.FAILED
+    assert "another champion" in verdict.summary
+    assert champion(registered) == other.version
+
+
+def test_a_version_without_evidence_is_refused(registered: Path) -> None:
+    registry = registry_of(project_at(registered))
+    bare = registry.create_version("tiny", "", {"mlcicd.measured_against": ""})
+    verdict = promote(project_at(registered), model_version=bare.version)
+    assert verdict.status is Status.FAILED
+    assert "nobody has let it through" in verdict.summary
+    assert champion(registered) == ""
+
+
+def test_a_dead_promotion_is_mended_first(registered: Path) -> None:
+    registry = registry_of(project_at(registered))
+    intent = {"operation": "promote", "before": "", "after": "9", "previous_before": "", "previous_after": ""}
+    registry.tag_model("tiny", {"mlcicd.journal.00000007": json.dumps(intent)})
+    assert state(project_at(registered))["unfinished"] == 1
+    promote(project_at(registered))
+    outcomes = [(move["to"], move["outcome"]) for move in history(project_at(registered))]
+    assert outcomes == [("1", "done"), ("9", "abandoned")]
+
+
+def test_lineage(registered: Path) -> None:
+    tags = registry_of(project_at(registered)).version("tiny", "1").tags
+    for key in ("fingerprint", "train_data_digest", "validation_digest", "training_digest", "evidence_digest"):
+        assert tags[f"mlcicd.{key}"], key
+    assert tags["mlcicd.interpreter"].startswith("cpython-")
+    assert json.loads(tags["mlcicd.params"]) == {}
+    assert tags["mlcicd.git_commit"] == git(registered, "rev-parse", "HEAD")
+
+
+def test_git_tags_in_gtos_form_are_made_once(evaluated: Path) -> None:
+    from mlcicd.stages import evaluate
+
+    change(evaluated / "mlcicd.yaml", "deploy:\n", "register: {git_tags: true}\ndeploy:\n")
+    git(evaluated, "config", "user.name", "test")
+    git(evaluated, "config", "user.email", "test@example.invalid")
+    git(evaluated, "commit", "--quiet", "--all", "--message", "tags")
+    assert evaluate(project_at(evaluated)).status is Status.PASSED
+    for _ in range(2):
+        assert register(project_at(evaluated)).exit_code == 0
+        assert promote(project_at(evaluated)).exit_code == 0
+    assert git(evaluated, "tag", "--list").splitlines() == ["tiny#champion#1", "tiny@v1"]
+    assert git(evaluated, "rev-parse", "tiny#champion#1^{commit}") == git(evaluated, "rev-parse", "HEAD")
+    assert git(evaluated, "cat-file", "-t", "tiny@v1") == "tag"
+
+
+def test_a_git_tag_that_can_not_be_made_is_a_warning(registered: Path) -> None:
+    change(registered / "mlcicd.yaml", "deploy:\n", "register: {git_tags: true}\ndeploy:\n")
+    registry_of(project_at(registered)).tag_version("tiny", "1", {"mlcicd.git_commit": "0" * 40})
+    verdict = promote(project_at(registered))
+    assert verdict.status is Status.PASSED
+    assert champion(registered) == "1"
+    assert any(check.name == "git tag" and check.severity == "warn" for check in verdict.checks)
