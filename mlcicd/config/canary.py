@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from mlcicd.config.base import Duration, Section
+from mlcicd.config.base import Duration, Section, seconds
 
 CanaryEvent = Literal["start", "step", "hold", "promote", "rollback", "inconclusive"]
+
+
+Slice = Annotated[str, StringConstraints(pattern=r"^[^\[\]=\s]+=[^\[\]]+$", max_length=200)]
+OnBreach = Literal["rollback", "hold", "inform"]
+_HISTOGRAMS = ("latency", "scores")
 
 
 class CanaryMetric(Section):
     """One thing by which the canary is compared with the champion."""
 
-    name: str = Field(description="`errors`, `latency`, or the name of a rate that the metric source brings.")
+    name: str = Field(
+        min_length=1, description="`errors`, `latency`, `scores`, or the name of a rate that the metric source brings."
+    )
     type: Literal["rate", "histogram"] = Field("rate", description="Rate of events, or distribution.")
-    direction: Literal["lower", "higher"] = Field("lower", description="Which way is better.")
+    direction: Literal["lower", "higher", "same"] | None = Field(
+        None, description="Which way is better; `same`: any change is one. `same` for scores, `lower` else."
+    )
     tolerance: float | None = Field(
         None, ge=1, description="Factor by which it may be worse than the champion: 1 for rates, 1.25 for histograms."
     )
     margin: float | None = Field(
         None,
-        gt=1,
-        description="Promotion needs proof that it is worse by less than this factor: 2 for rates, none else.",
+        gt=0,
+        description="Promotion needs proof that it is worse by less than this factor: 2 for rates, none else. "
+        "For scores the largest difference of means.",
+    )
+    gates: bool | None = Field(
+        None, description="Promotion waits for the proof of the margin: yes for rates and where a margin is given."
     )
     floor: float | None = Field(
         None,
@@ -32,14 +45,99 @@ class CanaryMetric(Section):
         description="A rate below this is harmless whatever the champion's is: 0.005 for errors, 0 else.",
     )
     weight: float = Field(1.0, gt=0, description="Share of alpha that this metric gets.")
+    on_breach: OnBreach | None = Field(
+        None,
+        description="What proven harm does: `rollback`, `hold` (a person decides) or `inform`. "
+        "`inform` for scores, `rollback` else.",
+    )
+    slices: tuple[Slice, ...] = Field(
+        (),
+        description="Parts of the requests, such as `country=DE`, of which the rate is judged as well: the source "
+        "brings it as `NAME[country=DE]`. They can stop a canary and are not asked for a proof.",
+    )
+    slices_weight: float = Field(1.0, gt=0, description="Share of alpha of all slices together.")
+    label_delay: Duration = Field(
+        "0s",
+        description="Time after a prediction until its outcome is known. The rate is then read from `canary.labels`, "
+        "by the time of the prediction.",
+    )
 
     @model_validator(mode="after")
     def _known_histogram(self) -> CanaryMetric:
-        if self.type == "histogram" and self.name != "latency":
-            raise ValueError("the only histogram is `latency`")
-        if self.type == "rate" and self.name == "latency":
-            raise ValueError("`latency` is a histogram: write `type: histogram`")
+        if self.type == "histogram" and self.name not in _HISTOGRAMS:
+            raise ValueError("the only histograms are `latency` and `scores`")
+        if self.type == "rate" and self.name in _HISTOGRAMS:
+            raise ValueError(f"`{self.name}` is a histogram: write `type: histogram`")
         return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CanaryMetric:
+        rate = self.type == "rate"
+        if rate and self.direction == "same":
+            raise ValueError("a rate is better `lower` or `higher`")
+        if self.margin is not None and self.margin <= 1 and not (self.name == "scores" and self.two_sided):
+            raise ValueError("margin is a factor greater than 1")
+        if self.gates and not rate and self.margin is None:
+            raise ValueError("gates: true needs a margin: what would have to be proven?")
+        if self.gates is False and self.margin is not None:
+            raise ValueError("gates: false and a margin contradict each other")
+        if not rate and (self.slices or self.floor is not None):
+            raise ValueError("slices and floor are for rates")
+        if len(set(self.slices)) != len(self.slices):
+            raise ValueError("a slice is named twice")
+        if self.label_delay_s > 0 and (not rate or self.name == "errors"):
+            raise ValueError("label_delay is for rates of outcomes; errors and histograms are known at once")
+        return self
+
+    @property
+    def two_sided(self) -> bool:
+        return (self.direction or ("same" if self.name == "scores" else "lower")) == "same"
+
+    @property
+    def label_delay_s(self) -> float:
+        return seconds(self.label_delay)
+
+    @property
+    def rate_names(self) -> tuple[str, ...]:
+        """The rates that the source must bring for it, besides errors."""
+        own = () if self.type == "histogram" or self.name == "errors" else (self.name,)
+        return (*own, *(f"{self.name}[{part}]" for part in self.slices))
+
+
+class CanaryGuard(Section):
+    """An absolute limit on the canary, whatever the champion does."""
+
+    metric: str = Field(min_length=1, description="`errors`, `latency`, `scores`, or the name of a rate.")
+    max: float | None = Field(None, description="The rate, or the quantile (ms for latency), is at most this.")
+    min: float | None = Field(None, description="The rate is at least this.")
+    quantile: float | None = Field(
+        None, gt=0, lt=1, description="Of a histogram: which quantile `max` is about, e.g. 0.95."
+    )
+    weight: float = Field(1.0, gt=0, description="Share of alpha that this guard gets.")
+    on_breach: Literal["rollback", "hold"] = Field("rollback", description="What a breach does.")
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> CanaryGuard:
+        if (self.max is None) == (self.min is None):
+            raise ValueError("a guard has either `max` or `min`")
+        if self.metric in _HISTOGRAMS:
+            if self.quantile is None or self.max is None:
+                raise ValueError(f"a guard of {self.metric} needs `quantile` and `max`")
+        elif self.quantile is not None:
+            raise ValueError(f"{self.metric} is a rate and has no quantiles")
+        elif not 0 < (self.limit) < 1:
+            raise ValueError("the limit of a rate is between 0 and 1")
+        return self
+
+    @property
+    def limit(self) -> float:
+        return self.max if self.max is not None else self.min if self.min is not None else 0.0
+
+    @property
+    def name(self) -> str:
+        """As it is shown: `latency p95 <= 300`."""
+        what = self.metric if self.quantile is None else f"{self.metric} p{100 * self.quantile:g}"
+        return f"{what} {'<=' if self.max is not None else '>='} {self.limit:g}"
 
 
 class Traffic(Section):
@@ -120,7 +218,10 @@ class Canary(Section):
     window: Duration = Field("10s", description="Length of one window of counts.")
     min_windows: int = Field(3, ge=1, description="Windows at each step before the next.")
     min_requests: int = Field(200, ge=1, description="Canary requests before it may be promoted.")
-    max_duration: Duration = Field("1h", description="A canary undecided for this long is rolled back.")
+    max_duration: Duration = Field("1h", description="The longest that it may stay undecided.")
+    on_undecided: Literal["rollback", "hold"] = Field(
+        "rollback", description="What becomes of it then: back to the champion, or a person decides."
+    )
     no_data_timeout: Duration = Field("10m", description="A canary without traffic for this long is rolled back.")
     max_unattended: Duration = Field(
         "1h", description="The champion gets all traffic back when no step was taken for this long."
@@ -134,6 +235,17 @@ class Canary(Section):
         description="What is compared.",
     )
     max_error_rate: float | None = Field(None, gt=0, lt=1, description="Absolute bound on the canary's error rate.")
+    guards: list[CanaryGuard] = Field(default_factory=list, description="Absolute limits on the canary.")
+    labels: str = Field(
+        "",
+        description="File of outcomes that come late (JSON lines), for metrics with `label_delay`; with "
+        "`source: file` the file of windows if not set.",
+    )
+    watch: Duration | None = Field(
+        None,
+        description="Outcomes of predictions made so long after the promotion are judged as well, and take it back; "
+        "the longest `label_delay` if not set.",
+    )
     traffic: Traffic | None = Field(None, description="Replayed requests, where there is no live traffic.")
     source: Literal["router", "prometheus", "file"] = Field("router", description="Where the counts come from.")
     prometheus: Prometheus | None = Field(None, description="The server, for `source: prometheus`.")
@@ -155,3 +267,35 @@ class Canary(Section):
         if self.source == "file" and not self.windows:
             raise ValueError("source: file needs `windows`, the path of the file")
         return self
+
+    @model_validator(mode="after")
+    def _labels_come_in_time(self) -> Canary:
+        late = [metric for metric in self.metrics if metric.label_delay_s > 0]
+        for metric in late:
+            if metric.gates is not False and metric.label_delay_s >= seconds(self.max_duration):
+                raise ValueError(
+                    f"the first outcome of `{metric.name}` matures after {metric.label_delay}, and max_duration is "
+                    f"{self.max_duration}: raise it, or write `gates: false`"
+                )
+        if self.watch is not None and not late:
+            raise ValueError("watch is for metrics with a `label_delay`")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Canary:
+        names = [metric.name for metric in self.metrics] + [guard.name for guard in self.guards]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"metrics or guards are there twice: {', '.join(twice)}")
+        late = {name for metric in self.metrics if metric.label_delay_s > 0 for name in metric.rate_names}
+        for guard in self.guards:
+            if guard.metric in late:
+                raise ValueError(f"a guard can not wait for labels: {guard.name}")
+        return self
+
+    @property
+    def watch_s(self) -> float:
+        """Seconds after the promotion of which the predictions are watched."""
+        if self.watch is not None:
+            return seconds(self.watch)
+        return max((metric.label_delay_s for metric in self.metrics), default=0.0)

@@ -25,7 +25,7 @@ class MetricEvidence:
     """What is known about one metric, guard or the sample ratio.
 
     Args:
-        kind: `metric`, `guard` or `sample_ratio`.
+        kind: `metric`, `guard`, `sample_ratio`, or `watch` (a metric's outcomes after the promotion).
         log_e: natural logarithm of the e-value now; `peak_log_e` of the highest so far, which is what counts.
         e_value: exp(log_e), at most the largest float.
         threshold: the e-value at which it alarms.
@@ -92,6 +92,7 @@ def breach_sentence(item: MetricEvidence) -> str:
     what = {
         "metric": f"{item.name}: the canary differs from the champion by more than is tolerated",
         "guard": f"{item.name}: the canary is beyond its limit",
+        "watch": f"{item.name}: the outcomes are worse than the champion's were before",
         "sample_ratio": "the canary does not get the share of traffic it was meant to get",
     }[item.kind]
     return f"{what} ({seen}; e-value {exp(item.peak_log_e):.3g} reached {item.threshold:.3g})"

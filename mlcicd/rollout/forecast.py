@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlcicd.core.errors import InputError
+from mlcicd.rollout.delayed import log_threshold as delayed_threshold
 from mlcicd.rollout.eprocess import Array, bernoulli_log_factors, log_mixture, rate_log_factors
 from mlcicd.rollout.histograms import GOOD_LOG_WEIGHTS, HistogramEvidence
 from mlcicd.rollout.rates import GOOD_THETAS, HARM_LOG_WEIGHTS, HARM_THETAS, good_alternatives, limit_alternatives
@@ -44,7 +45,7 @@ class Forecast:
         question: `harm` (to roll back a canary that is worse by `effect`) or `promote` (an equal one).
         effect: factor on the rate or on the measured values; 1 for `promote`.
         canary_requests: expected; infinite when it can never be decided.
-        minutes: expected; infinite likewise.
+        minutes: expected, from the first request until its outcome is known; infinite likewise.
         decidable: within the spec's `max_duration_s` (or ever, if there is none).
     """
 
@@ -98,11 +99,14 @@ class _Plan:
     requests_per_minute: float
     steps: tuple[Step, ...]
 
-    def decide(self, asked: tuple[str, str, float], evidence: Sequence[_Mixture], threshold: float) -> Forecast:
+    def decide(
+        self, asked: tuple[str, str, float], evidence: Sequence[_Mixture], threshold: float, delay_s: float = 0.0
+    ) -> Forecast:
         """When expected evidence reaches its threshold.
 
         Of two mixtures, harm needs both (worse than the champion, and than the floor), and promotion takes their
-        mean, as the judge does. `asked` is the metric, the question and the effect.
+        mean, as the judge does. `asked` is the metric, the question and the effect. What is evidence is known
+        `delay_s` later, and until then the canary goes on answering.
         """
         minutes = np.concatenate([[0.0], np.geomspace(1 / 60, _HORIZON_MINUTES, 4000)])
         logs = [self._log_evidence(minutes, mixture) for mixture in evidence]
@@ -111,7 +115,7 @@ class _Plan:
         reached = log_e >= threshold
         if not reached.any():
             return Forecast(*asked, math.inf, math.inf, False)
-        at = float(minutes[int(np.argmax(reached))])
+        at = float(minutes[int(np.argmax(reached))]) + delay_s / 60
         limit = math.inf if self.spec.max_duration_s is None else self.spec.max_duration_s / 60
         return Forecast(*asked, math.ceil(self._canary_requests(at)), at, at <= limit)
 
@@ -152,14 +156,16 @@ def _rate_forecasts(plan: _Plan, metric: MetricSpec, rate: float, effects: Seque
         evidence = [_against_champion(plan, metric, rate, canary, metric.tolerance, HARM_THETAS, HARM_LOG_WEIGHTS)]
         if metric.floor > 0:
             evidence.append(_against_floor(plan, metric.floor, canary, HARM_THETAS, HARM_LOG_WEIGHTS))
-        threshold = plan.spec.log_threshold(metric.weight)
-        found.append(plan.decide((metric.name, "harm", effect), evidence, threshold))
+        late = metric.label_delay_s > 0
+        threshold = delayed_threshold(plan.spec, metric) if late else plan.spec.log_threshold(metric.weight)
+        found.append(plan.decide((metric.name, "harm", effect), evidence, threshold, metric.label_delay_s))
     if metric.margin is not None:
         evidence = [_against_champion(plan, metric, rate, rate, metric.margin, *good_alternatives(metric.margin))]
         if metric.floor > 0:
             even = np.full(len(GOOD_THETAS), -math.log(len(GOOD_THETAS)))
             evidence.append(_against_floor(plan, metric.floor, rate, GOOD_THETAS, even))
-        found.append(plan.decide((metric.name, "promote", 1.0), evidence, plan.spec.log_promotion_threshold))
+        gate = plan.spec.log_promotion_threshold
+        found.append(plan.decide((metric.name, "promote", 1.0), evidence, gate, metric.label_delay_s))
     return found
 
 

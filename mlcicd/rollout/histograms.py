@@ -44,8 +44,8 @@ _ONE_SIDED_LOG_WEIGHTS = np.concatenate(
 )
 # Two-sided: shifts up, shifts down, spreads, the shape seen so far, the mean. A weight w costs log(1/w)
 # divided by the information per request, so that nearly all of it belongs to the small shifts.
-_SHIFT_WEIGHTS = np.array([0.03, 0.27, 0.05, 0.1, 0.02, 0.005])
-_TWO_SIDED_WEIGHTS = np.concatenate([_SHIFT_WEIGHTS, _SHIFT_WEIGHTS, np.full(len(SPREADS), 0.0125), [0.04], [0.04]])
+_SHIFT_WEIGHTS = np.array([0.015, 0.33, 0.02, 0.115, 0.01, 0.005])
+_TWO_SIDED_WEIGHTS = np.concatenate([_SHIFT_WEIGHTS, _SHIFT_WEIGHTS, np.full(len(SPREADS), 0.005), [0.02], [0.03]])
 _TWO_SIDED_LOG_WEIGHTS = np.log(_TWO_SIDED_WEIGHTS / _TWO_SIDED_WEIGHTS.sum())
 
 GOOD_THETAS = grid(0.05, 0.9, 10)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlcicd.core.errors import InputError
 from mlcicd.rollout.decision import Action, Decision, MetricEvidence, breach_sentence, exp
+from mlcicd.rollout.delayed import Delayed
+from mlcicd.rollout.delayed import log_threshold as delayed_threshold
+from mlcicd.rollout.labels import Cohort
 from mlcicd.rollout.sample_ratio import NAME as SAMPLE_RATIO
 from mlcicd.rollout.sample_ratio import SampleRatio
 from mlcicd.rollout.spec import JudgeSpec, MetricSpec
@@ -28,6 +31,12 @@ class Judge:
     def __init__(self, spec: JudgeSpec) -> None:
         self.spec = spec
         self._tracks = tracks(spec)
+        self._late: dict[str, Delayed] = {}
+        for name, track in self._tracks.items():
+            if isinstance(track.spec, MetricSpec) and track.spec.label_delay_s > 0:
+                track.threshold = delayed_threshold(spec, track.spec)
+                self._late[name] = Delayed.of(track, spec)
+        self._promoted: float | None = None
         self._t: float | None = None
         self._now: float | None = None
         self._started: float | None = None
@@ -61,6 +70,38 @@ class Judge:
             track.check(window)
         self._consume(window)
         return self._decide()
+
+    def mature(self, cohorts: Iterable[Cohort], now: float) -> tuple[Cohort, ...]:
+        """Counts the late outcomes that have matured by `now`: `label_delay_s` after the end of their cohort.
+
+        Cohorts that were counted before may be given again, and with counts that have changed since: they are not
+        counted twice. Those of one metric count in the order of time; one that turns up after a later one was counted
+        does not count.
+
+        Returns:
+            What was counted by this call: cohorts with the metrics that were.
+        """
+        if not math.isfinite(now):
+            raise InputError(f"a time must be a finite number of seconds, not {now}")
+        ordered = sorted(cohorts, key=lambda cohort: cohort.t)
+        found: dict[float, set[str]] = {}
+        for late in self._late.values():
+            for t in late.mature(ordered, now, self._promoted, self.spec.watch_s):
+                found.setdefault(t, set()).add(late.spec.source)
+        self._now = now if self._now is None else max(now, self._now)
+        return tuple(cohort.only(found[cohort.t]) for cohort in ordered if cohort.t in found)
+
+    def promoted(self, t: float) -> None:
+        """The canary became the champion at `t`: from here on only late outcomes are judged, of what was predicted
+        until then by both, and of what is predicted for `watch_s` after it by the new champion alone."""
+        self._promoted = t if self._promoted is None else self._promoted
+
+    @property
+    def watch_ends(self) -> float | None:
+        """When the last outcome that is watched after the promotion has matured; None before it, or without any."""
+        if self._promoted is None or not self._late:
+            return None
+        return self._promoted + self.spec.watch_s + self.spec.longest_delay_s
 
     def idle(self, t: float) -> Decision:
         """Tells the judge that by time `t` (seconds, as in windows) there was no further window to consume.
@@ -119,8 +160,9 @@ class Judge:
             self._canary_windows += 1
             self._step_windows += 1
             self._canary_requests += window.canary.requests
-        for track in self._tracks.values():
-            self._note_missing(track, track.consume(window), window)
+        for name, track in self._tracks.items():
+            if name not in self._late:
+                self._note_missing(track, track.consume(window), window)
         # The window in which the share changed may hold requests from before the change.
         if self.spec.sample_ratio and not straddles:
             self._split.update(window.champion.requests, window.canary.requests)
@@ -147,13 +189,11 @@ class Judge:
         )
 
     def _choose(self, evidence: tuple[MetricEvidence, ...]) -> tuple[Action, str]:
-        for wanted, action in (("rollback", Action.ROLLBACK), ("hold", Action.HOLD)):
-            lost = self._lost(self.spec.no_data_timeout_s if wanted == "rollback" else self.spec.no_data_hold_s)
-            if lost:
-                return action, lost
-            for item in evidence:
-                if item.breached and item.on_breach == wanted:
-                    return action, breach_sentence(item)
+        if self._promoted is not None:
+            return self._choose_after(evidence)
+        alarm = self._alarm(evidence)
+        if alarm is not None:
+            return alarm
         waiting = self._waiting(evidence)
         if not waiting:
             return (
@@ -161,14 +201,29 @@ class Judge:
                 "every metric that gates promotion is within its margin, on enough requests",
             )
         limit = self.spec.max_duration_s
-        if (
-            limit is not None
-            and self._now is not None
-            and self._started is not None
-            and self._now - self._started >= limit
-        ):
-            return Action.INCONCLUSIVE, f"{limit:g} s are over and it is still undecided: {waiting}"
+        if limit is not None and self._over():
+            action = Action.INCONCLUSIVE if self.spec.undecided == "inconclusive" else Action.HOLD
+            return action, f"{limit:g} s are over and it is still undecided: {waiting}"
         return Action.CONTINUE, waiting
+
+    def _alarm(self, evidence: tuple[MetricEvidence, ...]) -> tuple[Action, str] | None:
+        """What speaks against going on, the worst first."""
+        for wanted, action in (("rollback", Action.ROLLBACK), ("hold", Action.HOLD)):
+            lost = self._lost(self.spec.no_data_timeout_s if wanted == "rollback" else self.spec.no_data_hold_s)
+            if lost:
+                return action, lost
+            for item in evidence:
+                if item.breached and item.on_breach == wanted:
+                    return action, breach_sentence(item)
+        unlabelled = self._unlabelled()
+        return (Action.HOLD, unlabelled) if unlabelled else None
+
+    def _choose_after(self, evidence: tuple[MetricEvidence, ...]) -> tuple[Action, str]:
+        """After the promotion: only what became of predictions counts."""
+        for item in evidence:
+            if item.breached and item.on_breach == "rollback" and (item.kind == "watch" or item.name in self._late):
+                return Action.ROLLBACK, breach_sentence(item)
+        return Action.CONTINUE, "promoted; the outcomes of its predictions are watched"
 
     def _lost(self, seconds: float) -> str:
         """What has been without data for longer than this, as a sentence, or nothing."""
@@ -177,11 +232,28 @@ class Judge:
         if self._idle_since is not None and self._now - self._idle_since >= seconds:
             return f"no request has reached the canary for {self._now - self._idle_since:g} s"
         for name, track in self._tracks.items():
-            delay = track.spec.label_delay_s if isinstance(track.spec, MetricSpec) else 0.0
-            since = track.missing_since
-            if since is not None and track.spec.breach == "rollback" and self._now - since - delay >= seconds:
+            required = not isinstance(track.spec, MetricSpec) or track.spec.required
+            since = track.missing_since if required and track.spec.breach == "rollback" else None
+            if since is not None and self._now - since >= seconds:
                 return f"{name}: no data for {self._now - since:g} s although the canary has requests"
         return ""
+
+    def _unlabelled(self) -> str:
+        """Which outcomes have been overdue for `no_data_timeout_s`, as a sentence, or nothing. It holds and does not
+        roll back: a job that joins labels may be late without the canary's doing."""
+        if self._now is None or self._started is None or self._canary_requests == 0:
+            return ""
+        for name, late in self._late.items():
+            overdue = late.overdue(self._now, self._started)
+            if overdue >= self.spec.no_data_timeout_s and not self._over():
+                return f"{name}: no outcome has come for {overdue:g} s beyond its label delay"
+        return ""
+
+    def _over(self) -> bool:
+        limit = self.spec.max_duration_s
+        if limit is None or self._now is None or self._started is None:
+            return False
+        return self._now - self._started >= limit
 
     def _waiting(self, evidence: tuple[MetricEvidence, ...]) -> str:
         """What promotion still lacks, as a sentence; empty when nothing."""
@@ -191,16 +263,29 @@ class Judge:
         open_gates = [item.name for item in gates if not item.promotable]
         if open_gates:
             return f"not yet enough evidence that {', '.join(open_gates)} stay within the promotion margin"
+        unseen = [
+            item.name
+            for item in evidence
+            if item.kind == "metric" and item.n_canary == 0 and not self._required(item.name)
+        ]
+        if unseen:
+            return f"nothing was counted of {', '.join(unseen)} yet"
         if self._canary_windows < self.spec.min_windows:
             return f"{self._canary_windows} of at least {self.spec.min_windows} windows seen"
         if self._canary_requests < self.spec.min_requests:
             return f"{self._canary_requests} of at least {self.spec.min_requests} canary requests seen"
         return ""
 
+    def _required(self, name: str) -> bool:
+        spec = self._tracks[name].spec
+        return not isinstance(spec, MetricSpec) or spec.required
+
     def _all_evidence(self) -> tuple[MetricEvidence, ...]:
         items = [self._metric_evidence(name, track) for name, track in self._tracks.items()]
         if self.spec.sample_ratio:
             items.append(self._split_evidence())
+        if self._promoted is not None:
+            items += [late.evidence() for late in self._late.values()]
         return tuple(items)
 
     def _metric_evidence(self, name: str, track: Track) -> MetricEvidence:
@@ -260,6 +345,8 @@ class Judge:
             "split": self._split.state(),
             "final": None if self._final is None else [self._final[0].value, self._final[1]],
             "metrics": {name: track.state() for name, track in self._tracks.items()},
+            "promoted": self._promoted,
+            "late": {name: late.state() for name, late in self._late.items()},
         }
 
     @staticmethod
@@ -299,3 +386,6 @@ class Judge:
         self._final = None if final is None else (Action(final[0]), final[1])
         for name, track in self._tracks.items():
             track.load(state["metrics"][name])
+        self._promoted = state["promoted"]
+        for name, late in self._late.items():
+            late.load(state["late"][name])

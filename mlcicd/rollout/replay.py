@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlcicd.core.errors import InputError
 from mlcicd.rollout.decision import Action, Decision
 from mlcicd.rollout.judge import Judge
+from mlcicd.rollout.labels import Cohort
 from mlcicd.rollout.spec import JudgeSpec
 from mlcicd.rollout.windows import Window
 
@@ -78,15 +79,26 @@ class ReplayResult:
 
 
 def replay(
-    spec: JudgeSpec, windows: Iterable[Window], *, stop_at_promote: bool = True, last_share: float = 0.0
+    spec: JudgeSpec,
+    windows: Iterable[Window],
+    *,
+    stop_at_promote: bool = True,
+    last_share: float = 0.0,
+    cohorts: Sequence[Cohort] = (),
+    window_s: float = 10.0,
 ) -> ReplayResult:
     """Runs the judge over windows until it rolls back, is inconclusive, promotes, or they end.
+
+    Late outcomes are counted when they mature, which may be long after the last window. When they are watched after
+    the promotion, the replay goes on until the last of them.
 
     Args:
         spec: what to judge by.
         windows: in order of time.
         stop_at_promote: stop at the first `promote` that a rollout would act on; if not, go on to the end.
         last_share: share of the last traffic step: a rollout promotes only from there, once the step is done.
+        cohorts: the late outcomes.
+        window_s: seconds a window lasts.
 
     Raises:
         InputError: there is no window, or one that can not be judged.
@@ -94,26 +106,41 @@ def replay(
     judge = Judge(spec)
     trace: list[TracePoint] = []
     decision: Decision | None = None
+    promoted: tuple[Decision, int] | None = None
     at_window = requests = errors = 0
-    promoting = False
-    for window in windows:
-        previous, decision = decision, judge.update(window)
-        requests, errors = requests + window.canary.requests, errors + window.canary.errors
-        trace.append(_point(window, decision))
+    last: Window | None = None
+    unripe = list(cohorts)
+    for now, window in _ticks(windows, cohorts, spec, window_s):
+        if window is not None and promoted is None:
+            judge.update(window)
+            last, requests = window, requests + window.canary.requests
+            errors += window.canary.errors
+        if spec.longest_delay_s > 0:
+            judge.mature(unripe, now)
+            unripe = [cohort for cohort in unripe if cohort.end + spec.longest_delay_s > now]
+        previous, decision = decision, judge.decision()
+        if last is None:
+            continue
+        trace.append(_point(now - window_s, last.share, decision))
         if previous is None or previous.action is not decision.action:
             at_window = len(trace)
-        # A share is written with a few digits, and may have been a percentage.
-        promoting = decision.action is Action.PROMOTE and decision.step_ready and window.share >= last_share - 1e-6
-        if decision.final or (stop_at_promote and promoting):
+        if decision.final:
             break
-    if promoting and stop_at_promote:
-        at_window = len(trace)
-    if decision is None:
+        # A share is written with a few digits, and may have been a percentage.
+        promoting = decision.action is Action.PROMOTE and decision.step_ready and last.share >= last_share - 1e-6
+        if promoting and stop_at_promote:
+            promoted = decision, len(trace)
+            judge.promoted(now)
+            if judge.watch_ends is None:
+                break
+    if decision is None or not trace:
         raise InputError(
             "there is no window to judge",
             why="A canary of which nothing was recorded has not shown anything.",
             remedy="record at least one window",
         )
+    if promoted is not None and not decision.final:
+        decision, at_window = promoted
     return ReplayResult(
         decision=decision,
         at_window=at_window,
@@ -125,10 +152,24 @@ def replay(
     )
 
 
-def _point(window: Window, decision: Decision) -> TracePoint:
+def _ticks(
+    windows: Iterable[Window], cohorts: Sequence[Cohort], spec: JudgeSpec, window_s: float
+) -> Iterator[tuple[float, Window | None]]:
+    """When the judge looks: at the end of each window, and after the last one whenever outcomes mature."""
+    now = -float("inf")
+    for window in windows:
+        now = window.t + window_s
+        yield now, window
+    delays = {metric.label_delay_s for metric in spec.metrics if metric.label_delay_s > 0}
+    for later in sorted({cohort.end + delay for cohort in cohorts for delay in delays}):
+        if later > now:
+            yield later, None
+
+
+def _point(t: float, share: float, decision: Decision) -> TracePoint:
     return TracePoint(
-        t=window.t,
-        share=window.share,
+        t=t,
+        share=share,
         action=decision.action,
         log_e={item.name: item.log_e for item in decision.metrics},
         log_e_promote={item.name: item.log_e_promote for item in decision.metrics if item.log_e_promote is not None},

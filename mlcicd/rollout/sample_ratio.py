@@ -16,7 +16,7 @@ class SampleRatio:
     """Requests of both arms since the share was last set, against that share.
 
     The test starts again with every share, since a split is set right or wrong each time. The s-th start has
-    1/(s (s+1)) of this test's part of alpha, which adds up to all of it, however many steps there are.
+    6/(pi s)^2 of this test's part of alpha, which adds up to all of it (Euler 1735), however many steps there are.
     """
 
     share: float | None = None
@@ -45,7 +45,7 @@ class SampleRatio:
 
     def log_threshold(self, log_threshold: float) -> float:
         """The threshold of the present start, from that of the whole test."""
-        return log_threshold + math.log(max(self.starts, 1) * (max(self.starts, 1) + 1))
+        return log_threshold + 2 * math.log(math.pi * max(self.starts, 1)) - math.log(6)
 
     def observed(self) -> dict[str, float]:
         total = self.champion + self.canary

@@ -12,6 +12,7 @@ from mlcicd.core.errors import InputError
 from mlcicd.rollout.decision import Action
 from mlcicd.rollout.eprocess import Array
 from mlcicd.rollout.judge import Judge
+from mlcicd.rollout.labels import Cohort
 from mlcicd.rollout.spec import JudgeSpec
 from mlcicd.rollout.windows import Arm, Histogram, Window
 
@@ -171,14 +172,22 @@ def windows(stream: Stream, count: int, seed: int = 0) -> Iterator[Window]:
 def simulate_rollout(
     spec: JudgeSpec, stream: Stream, seed: int | np.random.SeedSequence, max_windows: int = 360
 ) -> Run:
-    """One rollout: from step to step as the judge allows, promoted only from the last one."""
+    """One rollout: from step to step as the judge allows, promoted only from the last one. Late outcomes are known
+    when they have matured; the watch after a promotion is not played."""
     traffic, judge, step = Traffic(stream, seed), Judge(spec), 0
+    unripe: list[Cohort] = []
     requests = errors = 0
     action, held = Action.CONTINUE, False
     for count in range(1, max_windows + 1):
         window = traffic.draw(stream.steps[step])
         requests, errors = requests + window.canary.requests, errors + window.canary.errors
         decision = judge.update(window)
+        if spec.longest_delay_s > 0:
+            now = window.t + stream.window_s
+            cohort = Cohort.of(window, stream.window_s)
+            unripe = [c for c in unripe if c.end + spec.longest_delay_s > window.t] + ([cohort] if cohort else [])
+            judge.mature(unripe, now)
+            decision = judge.decision()
         action, held = decision.action, held or decision.action is Action.HOLD
         last = step == len(stream.steps) - 1
         if decision.final or (action is Action.PROMOTE and last):

@@ -45,7 +45,9 @@ class MetricSpec:
         levels: histograms only: the champion's quantiles that `margin` is about; each must pass.
         reference: histograms only: counts by bin of the champion before the canary, one per bin (edges + 1).
             It only lends power to the first windows.
-        label_delay_s: seconds until this metric's labels are there; its absence is no alarm before that.
+        label_delay_s: rates only: seconds after a prediction until its outcome is known. Above 0 the metric is not
+            read from windows as they come, but from cohorts (:mod:`mlcicd.rollout.labels`) that have matured.
+        required: a canary with requests and without this metric's data is an alarm. If not, it only never passes.
     """
 
     name: str
@@ -61,6 +63,7 @@ class MetricSpec:
     levels: tuple[float, ...] = (0.5, 0.95)
     reference: tuple[float, ...] | None = None
     label_delay_s: float = 0.0
+    required: bool = True
 
     def __post_init__(self) -> None:
         where = f"canary metric {self.name!r}"
@@ -90,6 +93,8 @@ class MetricSpec:
             "label_delay_s can not be negative",
             where,
         )
+        late = self.label_delay_s > 0
+        _require(not late or (self.type == "rate" and self.source != "errors"), "label_delay_s is for outcomes", where)
         if self.reference is not None:
             usable = all(_finite(c) and c >= 0 for c in self.reference) and sum(self.reference) > 0
             _require(usable, "reference must be counts by bin", where)
@@ -164,6 +169,11 @@ class JudgeSpec:
             hold.
         no_data_timeout_s: ... and before a rollback.
         max_duration_s: seconds after which an undecided canary is inconclusive; None: never.
+        undecided: what it is when `max_duration_s` is over: `inconclusive`, which ends it, or `hold`, which leaves it
+            to a person, or to outcomes that are still to come.
+        watch_s: the outcomes of predictions that are made so long after the promotion are judged as well. Only for
+            metrics with `label_delay_s`, whose part of alpha is then shared: half for both arms, a quarter for what
+            the champion's rate may have been, a quarter for the new champion against that.
         temper: weaken the evidence on rates by the champion's own dispersion beyond chance (bursts): fewer
             false alarms where errors come in bursts private to one arm, somewhat slower detection. Never
             invalid: a factor to a power below 1 fixed beforehand still has expectation at most 1.
@@ -185,6 +195,8 @@ class JudgeSpec:
     no_data_timeout_s: float = 600.0
     max_duration_s: float | None = None
     temper: bool = False
+    undecided: Literal["inconclusive", "hold"] = "inconclusive"
+    watch_s: float = 0.0
 
     def __post_init__(self) -> None:
         where = "canary"
@@ -202,6 +214,11 @@ class JudgeSpec:
                 "max_duration_s must be positive",
                 where,
             )
+        _require(self.undecided in ("inconclusive", "hold"), f"unknown undecided {self.undecided!r}", where)
+        _require(_finite(self.watch_s) and self.watch_s >= 0, "watch_s can not be negative", where)
+        late = {metric.source for metric in self.metrics if metric.label_delay_s > 0}
+        for guard in self.guards:
+            _require(guard.source not in late, f"{guard.source} comes late, and a guard can not wait for it", where)
         names = [part.name for part in self.parts]
         repeated = sorted({name for name in names if names.count(name) > 1})
         _require(not repeated, f"names used twice: {', '.join(repeated)}", where)
@@ -215,6 +232,11 @@ class JudgeSpec:
     def parts(self) -> tuple[MetricSpec | GuardSpec, ...]:
         """Metrics, then guards."""
         return (*self.metrics, *self.guards)
+
+    @property
+    def longest_delay_s(self) -> float:
+        """Of the metrics' label delays; 0 without any."""
+        return max((metric.label_delay_s for metric in self.metrics), default=0.0)
 
     def log_threshold(self, weight: float) -> float:
         """The log e-value at which something of this weight alarms: log of 1 / (its part of alpha)."""

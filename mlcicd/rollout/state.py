@@ -30,6 +30,8 @@ class Phase(StrEnum):
     PROMOTING = "promoting"
     TAKING_BACK = "taking back"
     REVERTING = "reverting"  # promoted, but the registry refused
+    WATCHING = "watching"  # promoted; what became of its predictions is still to come
+    WITHDRAWING = "withdrawing"  # promoted, and its outcomes are worse than the champion's were
     DONE = "done"
 
 
@@ -107,6 +109,7 @@ class RolloutState:
         consumed: time of the last window that was counted.
         cursor: where the source goes on.
         attended: when somebody looked last.
+        promoted: when the canary became the champion; None until then, or when its outcomes are not watched.
         judge: :meth:`mlcicd.rollout.judge.Judge.state`.
         outcome: the judge's or a person's final action, once there is one. reason: why, in a sentence.
         trace: evidence over time, thinned by summing neighbours. events: the last things that happened.
@@ -126,6 +129,7 @@ class RolloutState:
     consumed: float | None = None
     cursor: dict[str, Any] | None = None
     attended: float = 0.0
+    promoted: float | None = None
     outcome: str = ""
     reason: str = ""
     trace: tuple[TracePoint, ...] = ()

@@ -176,6 +176,7 @@ class Store:
         self._lease_s = lease_s
         self._clock = clock
         self._holder = _this_process()
+        self._id = secrets.token_hex(8)
 
     def read(self) -> dict[str, Any] | None:
         """The document as it stands, without a lease; None when there is none.
@@ -213,10 +214,12 @@ class Store:
             text = self._cell.read()
             envelope = self._open(text)
             lease = envelope["lease"]
-            if lease is None or lease["until"] <= self._clock() or _dead(lease["holder"]):
+            # A lease of our own that is found here was left by a signal that came between writing it and knowing of it.
+            ours = lease is not None and lease.get("by") == self._id
+            if lease is None or ours or lease["until"] <= self._clock() or _dead(lease["holder"]):
                 taken = {
                     "token": int(envelope["token"]) + 1,
-                    "lease": {"holder": self._holder, "until": self._clock() + self._lease_s},
+                    "lease": {"holder": self._holder, "by": self._id, "until": self._clock() + self._lease_s},
                     "rollout": envelope["rollout"],
                 }
                 new = json.dumps(taken, separators=(",", ":"), allow_nan=False)

@@ -72,10 +72,20 @@ class Track:
             elif base is None or base[1] == 0:
                 return False
             else:
-                evidence.update(*base, *ours)
-        self.peak_harm = max(self.peak_harm, evidence.log_harm)
-        self.peak_good = max(self.peak_good, evidence.log_good or 0.0)
+                self.take(base, ours)
+                return True
+        self._note_peaks()
         return True
+
+    def take(self, champion: tuple[int, int], canary: tuple[int, int]) -> None:
+        """Takes a rate's (events, trials) of both arms."""
+        assert isinstance(self.evidence, RateEvidence)
+        self.evidence.update(*champion, *canary)
+        self._note_peaks()
+
+    def _note_peaks(self) -> None:
+        self.peak_harm = max(self.peak_harm, self.evidence.log_harm)
+        self.peak_good = max(self.peak_good, self.evidence.log_good or 0.0)
 
     def state(self) -> dict[str, Any]:
         return {

@@ -40,4 +40,7 @@ class Ledger(Protocol):
 
     def promoted(self, version: str) -> None: ...
 
+    def withdrawn(self, version: str, reason: str) -> None:
+        """It had been promoted, and the version before it is live again."""
+
     def taken_back(self, version: str, outcome: str, reason: str) -> None: ...

@@ -6,6 +6,7 @@ next one finds it (:mod:`mlcicd.rollout.store`), and each goes on where the last
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from mlcicd.core.errors import ConfigError, InputError, MlcicdError, ServiceErro
 from mlcicd.core.verdict import Check, CheckStatus, Severity, Status
 from mlcicd.registry import RegisteredVersion, Registry
 from mlcicd.registry.tracking import TAG
-from mlcicd.rollout import Action
+from mlcicd.rollout import Action, Decision
 from mlcicd.rollout.controller import Controller, Outcome
 from mlcicd.rollout.notify import Event as Told
 from mlcicd.rollout.notify import Notification
@@ -36,14 +37,18 @@ from mlcicd.stages.canary_ground import (
 )
 from mlcicd.stages.canary_report import conclude, said
 from mlcicd.stages.canary_shadow import shadow
-from mlcicd.stages.canary_sources import source_of, teller
+from mlcicd.stages.canary_sources import cohorts_of, router_counts_them, source_of, teller
 from mlcicd.stages.common import prepare_data, registry_of
+from mlcicd.stages.lineage import recovered
 from mlcicd.stages.places import Place, place
 from mlcicd.stages.record import Record, stage
 from mlcicd.targets.base import Attended, TargetStatus
+from mlcicd.targets.failures import Explaining
 
 __all__ = ["MODES", "canary", "judge_spec"]
 
+# A watch ends here: what becomes of a promoted version's predictions is for steps of a schedule.
+_ENDED = (Phase.DONE, Phase.WATCHING)
 MODES = ("watch", "start", "step", "status", "promote", "abort", "pause")
 
 
@@ -65,8 +70,9 @@ def canary(
     """
     _checked(mode, watch_for)
     project = record.project
+    router_counts_them(project)
     where = place(project, environment)
-    registry = registry_of(project)
+    registry = registry_of(project) if mode == "status" else recovered(record)
     status = where.target.status()
     record.outputs["champion-version"] = status.live or ""
     store = store_of(project, registry, where, status)
@@ -137,6 +143,8 @@ class _Job:
             ),
             RegistryLedger(project, registry, where, candidate),
             journal=WindowFile(project).add,
+            cohorts=cohorts_of(project),
+            explain=self._explain,
         )
         if not isinstance(target, Attended):
             record.checks.append(
@@ -148,6 +156,13 @@ class _Job:
                     remedy="let steps be taken on a schedule that does not fail, or watch the canary to its end",
                 )
             )
+
+    def _explain(self, decision: Decision) -> str:
+        """What the version's own log says, where it was taken back for its errors."""
+        target = self._where.target
+        errors = {part.name for part in self._controller.plan.spec.parts if part.source.startswith("errors")}
+        guilty = any(m.breached and m.on_breach == "rollback" and m.name in errors for m in decision.metrics)
+        return target.failure(self._version) if guilty and isinstance(target, Explaining) else ""
 
     def run(self, mode: str, watch_s: float | None, url: str) -> Outcome:
         """Does what the mode says; returns where the rollout stands after it."""
@@ -182,7 +197,7 @@ class _Job:
         try:
             with _traffic(self._record, self._settings, url):
                 outcome = self._seen(self._begin())
-                while outcome.state.phase is not Phase.DONE and (ends is None or time.monotonic() < ends):
+                while outcome.state.phase not in _ENDED and (ends is None or time.monotonic() < ends):
                     time.sleep(seconds(self._settings.window))
                     outcome = self._seen(self._controller.step())
             return outcome
@@ -210,8 +225,9 @@ class _Job:
     def _step(self, url: str) -> Outcome:
         if self._settings.traffic is None:
             return self._controller.step()
-        # Where there is no traffic but ours, there is none between two steps.
-        with _traffic(self._record, self._settings, url):
+        # Where there is no traffic but ours, there is none between two steps. Steps that all began with the first
+        # request would see the same few again and again.
+        with _traffic(self._record, self._settings, url, first=secrets.randbelow(2**31)):
             time.sleep(seconds(self._settings.window))
             return self._controller.step()
 
@@ -237,8 +253,14 @@ class _Job:
         return outcome
 
     def _event(self, outcome: Outcome) -> Told | None:
-        if outcome.state.phase is Phase.DONE:
-            found: Told = next((name for name in get_args(Told) if name == outcome.state.outcome), "rollback")
+        state = outcome.state
+        if state.phase is Phase.WATCHING:
+            return "promote" if any("is promoted" in note for note in outcome.notes) else None
+        if state.phase is Phase.DONE and state.promoted is not None and state.outcome == Action.PROMOTE:
+            # Told when it was promoted.
+            return None
+        if state.phase is Phase.DONE:
+            found: Told = next((name for name in get_args(Told) if name == state.outcome), "rollback")
             return found
         if any("starts" in note for note in outcome.notes):
             return "start"
@@ -319,14 +341,20 @@ def _champion_is_live(record: Record, registry: Registry, candidate: RegisteredV
 
 
 @contextmanager
-def _traffic(record: Record, settings: Canary, url: str) -> Iterator[None]:
-    """Replays recorded requests while the block runs, where the configuration asks for it."""
+def _traffic(record: Record, settings: Canary, url: str, *, first: int = 0) -> Iterator[None]:
+    """Replays recorded requests in their order while the block runs, where the configuration asks for it.
+
+    Args:
+        first: the request to begin with; counted on from the first one again after the last.
+    """
     if settings.traffic is None:
         yield
         return
     prepare_data(record, settings.traffic.requests)
     path = record.project.path(settings.traffic.requests, ("canary", "traffic", "requests"))
-    bodies = read_bodies(path)
+    recorded = read_bodies(path)
+    first %= len(recorded)
+    bodies = [*recorded[first:], *recorded[:first]]
     stop = Event()
     limit = seconds(settings.max_duration) + 60
     counts: list[Any] = []

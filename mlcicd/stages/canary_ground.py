@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mlcicd.config import Project, seconds
-from mlcicd.config.canary import Canary
+from mlcicd.config.canary import Canary, CanaryMetric
 from mlcicd.core.errors import InputError
 from mlcicd.core.files import write_atomic
-from mlcicd.registry import RegisteredVersion, Registry, promote
+from mlcicd.registry import RegisteredVersion, Registry, promote, restore_previous
 from mlcicd.registry.tracking import TAG
-from mlcicd.rollout import GuardSpec, JudgeSpec, MetricSpec, Window
+from mlcicd.rollout import Arm, GuardSpec, JudgeSpec, MetricSpec, Window
+from mlcicd.rollout.labels import Cohort, read_cohorts
+from mlcicd.rollout.sources.file import read_file
 from mlcicd.rollout.state import Phase, Plan, RolloutState
 from mlcicd.rollout.store import FileCell, Store, TagCell
 from mlcicd.rollout.traffic import Weights
-from mlcicd.rollout.windows import read_windows
+from mlcicd.stages.lineage import origin_of
 from mlcicd.stages.places import Place, state_folder
 from mlcicd.targets.base import Attended, Target, TargetStatus
 
@@ -25,28 +28,24 @@ WINDOWS_FILE = Path("evidence") / "canary-windows.jsonl"
 
 def judge_spec(settings: Canary) -> JudgeSpec:
     """What the judge is asked, from the configuration. The spec's own checks name what can not be."""
-    metrics = []
-    for m in settings.metrics:
-        rate = m.type == "rate"
-        floor = m.floor if m.floor is not None else (0.005 if m.name == "errors" else 0.0)
-        metrics.append(
-            MetricSpec(
-                m.name,
-                type=m.type,
-                source=m.name,
-                direction=m.direction,
-                tolerance=m.tolerance if m.tolerance is not None else (1.0 if rate else 1.25),
-                margin=m.margin if m.margin is not None or not rate else 2.0,
-                floor=floor if rate and m.direction == "lower" else 0.0,
-                weight=m.weight,
-            )
+    guards = [
+        GuardSpec(
+            guard.name,
+            guard.metric,
+            guard.limit,
+            quantile=guard.quantile,
+            direction="lower" if guard.max is not None else "higher",
+            weight=guard.weight,
+            critical=guard.on_breach == "rollback",
         )
-    limit = settings.max_error_rate
-    guards = (GuardSpec("error rate", "errors", limit),) if limit is not None else ()
+        for guard in settings.guards
+    ]
+    if settings.max_error_rate is not None:
+        guards.insert(0, GuardSpec("error rate", "errors", settings.max_error_rate))
     no_data = seconds(settings.no_data_timeout)
     return JudgeSpec(
-        metrics=tuple(metrics),
-        guards=guards,
+        metrics=tuple(spec for metric in settings.metrics for spec in _metric_specs(metric)),
+        guards=tuple(guards),
         alpha=settings.alpha,
         beta=settings.beta,
         min_windows=settings.min_windows,
@@ -55,7 +54,38 @@ def judge_spec(settings: Canary) -> JudgeSpec:
         no_data_hold_s=min(60.0, no_data),
         no_data_timeout_s=no_data,
         max_duration_s=seconds(settings.max_duration),
+        undecided="hold" if settings.on_undecided == "hold" else "inconclusive",
+        watch_s=settings.watch_s,
     )
+
+
+def _metric_specs(metric: CanaryMetric) -> list[MetricSpec]:
+    """The metric, and one more for each slice: judged for harm alone, and missing without alarm, since a slice may
+    well be without requests for an hour. One that is never seen is never passed, either."""
+    rate = metric.type == "rate"
+    on_breach = metric.on_breach or ("inform" if metric.name == "scores" else "rollback")
+    floor = metric.floor if metric.floor is not None else (0.005 if metric.name == "errors" else 0.0)
+    tolerance = metric.tolerance if metric.tolerance is not None else (1.0 if rate or metric.two_sided else 1.25)
+    gated = metric.gates is not False
+    whole = MetricSpec(
+        metric.name,
+        type=metric.type,
+        source=metric.name,
+        direction=metric.direction,
+        tolerance=tolerance,
+        margin=metric.margin if metric.margin is not None or not rate else (2.0 if gated else None),
+        floor=floor if rate and metric.direction != "higher" else 0.0,
+        weight=metric.weight,
+        critical=on_breach == "rollback",
+        on_breach="inform" if on_breach == "inform" else "hold",
+        label_delay_s=metric.label_delay_s,
+    )
+    slices = [f"{metric.name}[{part}]" for part in metric.slices]
+    weight = metric.slices_weight / max(len(slices), 1)
+    return [
+        whole,
+        *(replace(whole, name=name, source=name, margin=None, weight=weight, required=False) for name in slices),
+    ]
 
 
 def plan_of(settings: Canary, candidate: RegisteredVersion, champion: str) -> Plan:
@@ -149,6 +179,7 @@ class RegistryLedger:
         self._registry = registry
         self._where = where
         self._candidate = candidate
+        self._origin = origin_of(project.environ)
 
     def promoted(self, version: str) -> None:
         if not self._where.production:
@@ -161,23 +192,59 @@ class RegistryLedger:
             previous_alias=self._rules.previous_alias,
             expected_champion=self._candidate.tags.get(f"{TAG}measured_against", ""),
             reason=f"promoted by the canary in {self._where.name}",
+            origin=self._origin,
         )
+
+    def withdrawn(self, version: str, reason: str) -> None:
+        rules, name = self._rules, self._candidate.name
+        champion = self._registry.version_at(name, rules.champion_alias)
+        # Repeated after it has succeeded it must not go forward again.
+        if self._where.production and champion is not None and champion.version == version:
+            restore_previous(
+                self._registry,
+                name,
+                champion_alias=rules.champion_alias,
+                previous_alias=rules.previous_alias,
+                reason=f"taken back in {self._where.name}: {reason}",
+            )
+        self.taken_back(version, "rollback", reason)
 
     def taken_back(self, version: str, outcome: str, reason: str) -> None:
         self._registry.tag_version(self._candidate.name, version, {f"{TAG}canary": f"{outcome}: {reason}"})
 
 
 class WindowFile:
-    """The windows that were judged, as a file of evidence; with it `mlcicd canary replay` repeats the decision."""
+    """The windows that were judged, and the late outcomes, as a file of evidence; with it `mlcicd canary replay`
+    repeats the decision."""
 
     def __init__(self, project: Project) -> None:
         self.path = project.state / WINDOWS_FILE
+        self._late = {name for m in project.config.canary.metrics if m.label_delay_s > 0 for name in m.rate_names}
 
-    def add(self, started: float, windows: Sequence[Window]) -> None:
-        """Adds windows of the rollout that was started then; what is there of another one, or again, is replaced."""
+    def add(self, started: float, windows: Sequence[Window], cohorts: Sequence[Cohort] = ()) -> None:
+        """Adds windows of the rollout that was started then; what is there of another one, or again, is replaced.
+
+        What a window says of an outcome that comes late is not what was judged, and is left out.
+        """
+        kept, known = self._read(started)
+        first = windows[0].t if windows else float("inf")
+        lines = [w.to_json() for w in kept if w.t < first] + [self._early(w).to_json() for w in windows]
+        lines += [cohort.to_json() for cohort in known if cohort not in cohorts] + [c.to_json() for c in cohorts]
+        write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def _read(self, started: float) -> tuple[list[Window], list[Cohort]]:
+        if not self.path.exists():
+            return [], []
         try:
-            kept = [w for w in read_windows(self.path) if started <= w.t < windows[0].t] if self.path.exists() else []
+            windows = [window for window in read_file(self.path) if started <= window.t]
+            cohorts = [cohort.only(self._late) for cohort in read_cohorts(self.path, 1.0) if started <= cohort.t]
         except InputError:
             # Not ours, or cut short by something else: evidence that can not be read is none.
-            kept = []
-        write_atomic(self.path, "".join(json.dumps(w.to_json()) + "\n" for w in (*kept, *windows)))
+            return [], []
+        return windows, [cohort for cohort in cohorts if cohort.names]
+
+    def _early(self, window: Window) -> Window:
+        def early(arm: Arm) -> Arm:
+            return replace(arm, rates={name: counts for name, counts in arm.rates.items() if name not in self._late})
+
+        return replace(window, champion=early(window.champion), canary=early(window.canary))

@@ -23,12 +23,14 @@ def conclude(record: Record, outcome: Outcome) -> Status:
     evidence(record, state, decision)
     requests, errors = state.served
     served = f"{errors} of its {requests} requests failed"
+    if state.phase is Phase.WATCHING:
+        return _promoted_and_watched(record, outcome)
     if state.phase is not Phase.DONE:
         record.outputs["decision"] = str(decision.action if decision.action is Action.HOLD else Action.CONTINUE)
         record.summary = standing(state, decision)
         return Status.SKIPPED
     record.outputs["decision"] = state.outcome
-    by_judge = state.reason == decision.reason
+    by_judge = state.reason.startswith(decision.reason)
     if state.outcome == Action.PROMOTE:
         record.outputs["champion-version"] = state.version
         how = f"promoted after {decision.windows} windows" if by_judge else f"promoted: {state.reason}"
@@ -38,9 +40,27 @@ def conclude(record: Record, outcome: Outcome) -> Status:
     if state.outcome == Action.INCONCLUSIVE:
         record.summary = f"version {state.version} taken back undecided: {state.reason}"
         return Status.INCONCLUSIVE
-    how = f"rolled back after {decision.windows} windows" if by_judge else f"taken back: {state.reason}"
+    if state.promoted is not None:
+        record.summary = f"version {state.version} was taken back after its promotion: {state.reason}"
+        return Status.FAILED
+    how = f"rolled back after {decision.windows} windows: {state.reason}" if by_judge else f"taken back: {state.reason}"
     record.summary = f"version {state.version} {how} ({served})"
     return Status.FAILED
+
+
+def _promoted_and_watched(record: Record, outcome: Outcome) -> Status:
+    """Promoted, and nothing is known against it yet: `passed` for the job that promoted it, `skipped` for those that
+    look after it."""
+    state, decision = outcome.state, outcome.decision
+    record.outputs.update({"decision": "promote", "champion-version": state.version})
+    requests, errors = state.served
+    just_now = bool(outcome.seen) or any("is promoted" in note for note in outcome.notes)
+    seen = ", ".join(f"{m.name}: {m.n_canary:,} outcomes" for m in decision.metrics if m.kind == "watch")
+    how = f"promoted after {decision.windows} windows ({errors} of its {requests} requests failed)"
+    record.summary = f"version {state.version} {how}; what becomes of its predictions is watched by `canary step`"
+    if seen and not just_now:
+        record.summary = f"version {state.version} is live, and what becomes of its predictions is watched: {seen}"
+    return Status.PASSED if just_now else Status.SKIPPED
 
 
 def standing(state: RolloutState, decision: Decision) -> str:
@@ -76,6 +96,11 @@ def evidence(record: Record, state: RolloutState, decision: Decision) -> None:
         "phase": str(state.phase),
         "step": state.step + 1,
         "share": state.observed,
+        "windows": decision.windows,
+        "decision": str(decision.action),
+        "reason": decision.reason,
+        "metrics": decision.to_json()["metrics"],
+        "promoted": state.promoted,
         "events": [{"t": event.t, "what": event.what} for event in state.events],
     }
     if state.trace:
@@ -122,6 +147,8 @@ def _figures(state: RolloutState, decision: Decision) -> list[dict[str, Any]]:
     e_values = [
         one(metric.name, [math.exp(min(p.log_e[at], 700.0)) for p in trace])
         for at, metric in enumerate(decision.metrics)
+        # What is only watched after the promotion has no windows.
+        if metric.kind != "watch"
     ]
     return [
         lines(

@@ -17,7 +17,12 @@ from mlcicd.core.errors import ConfigError
 from mlcicd.rollout import Action, Decision, Judge, JudgeSpec, Window
 from mlcicd.rollout.sources.router import RouterSource
 from mlcicd.stages.canary_ground import judge_spec
-from mlcicd.targets.base import Mirroring, Target
+from mlcicd.targets.base import Attended, Mirroring, Target
+
+# How many windows a mirror stays on that nobody looks after.
+_LEASE_WINDOWS = 3
+# What the router counts of copies, wherever the canary's own windows come from.
+_COUNTED = ("errors", "latency")
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,12 @@ def shadow(
     say: Callable[[str], None] = lambda _line: None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
+    lease_s: float = 30.0,
 ) -> Shadowed | None:
     """Mirrors traffic to the waiting canary for `canary.shadow.duration`, or until harm is found.
 
-    Call it before the first step, with the canary deployed and without traffic. However it ends, the mirror is off;
-    a process that was killed leaves it on until the canary gets traffic or is taken back, which no user notices.
+    Call it before the first step, with the canary deployed and without traffic. However it ends, the mirror is off:
+    where the process is killed, the target ends it when nobody has looked for `lease_s`, or some windows.
 
     Args:
         target: where both versions run.
@@ -68,6 +74,7 @@ def shadow(
         champion, version: the live version and the canary.
         say: told one line a window.
         clock, sleep: seconds.
+        lease_s: how long the mirror outlives this process at least.
 
     Returns:
         None when the configuration asks for no shadow.
@@ -90,12 +97,20 @@ def shadow(
     part = fraction / (1 + fraction)
     source = RouterSource(_counters(target, champion), champion, version, window_s, lambda _t: part)
     found: list[Window] = []
+
+    def attend() -> None:
+        if isinstance(target, Attended):
+            target.attend(max(lease_s, _LEASE_WINDOWS * window_s))
+
+    # Before the mirror: a process that dies right after it leaves somebody who ends it.
+    attend()
     target.set_mirror(version, fraction)
     try:
         source.restart(clock())
         ends = clock() + seconds(settings.shadow.duration)
         while clock() < ends and not judge.decision().final:
             sleep(window_s)
+            attend()
             for window in source.read(judge.last_t, clock()):
                 decision = judge.update(window)
                 found.append(window)
@@ -106,10 +121,15 @@ def shadow(
 
 
 def shadow_spec(spec: JudgeSpec) -> JudgeSpec:
-    """The judge's questions while nobody sees the canary's answers: the same, but for how the traffic is split and
-    for promotion."""
-    metrics = tuple(replace(metric, margin=None) for metric in spec.metrics)
-    return replace(spec, metrics=metrics, sample_ratio=False, max_duration_s=None)
+    """The judge's questions while nobody sees the canary's answers: those that the router's counters can answer, but
+    for how the traffic is split and for promotion.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    metrics = tuple(replace(metric, margin=None) for metric in spec.metrics if metric.source in _COUNTED)
+    guards = tuple(guard for guard in spec.guards if guard.source in _COUNTED)
+    return replace(spec, metrics=metrics, guards=guards, sample_ratio=False, max_duration_s=None)
 
 
 def _counters(target: Target, champion: str) -> Callable[[], Mapping[str, Any]]:

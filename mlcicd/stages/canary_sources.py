@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mlcicd.config import Project, seconds
+from mlcicd.config import FILE_NAME, Project, seconds
 from mlcicd.core.errors import ConfigError
+from mlcicd.rollout.labels import Cohort, read_cohorts
 from mlcicd.rollout.notify import Notification, Webhook
 from mlcicd.rollout.sources import Source, SourceContext, make_source
 
@@ -50,6 +51,59 @@ def source_of(
         environ=project.environ,
     )
     return make_source(settings.source, context)
+
+
+def router_counts_them(project: Project) -> None:
+    """Refuses metrics that a router can not count.
+
+    Raises:
+        ConfigError: one is configured with `source: router`; the error names its line.
+    """
+    settings = project.config.canary
+    if settings.source != "router":
+        return
+    for at, metric in enumerate(settings.metrics):
+        early = metric.rate_names if metric.label_delay_s == 0 else ()
+        uncounted = ("scores",) if metric.name == "scores" else early
+        if uncounted:
+            raise ConfigError(
+                f"the router does not count {', '.join(uncounted)}",
+                file=FILE_NAME,
+                line=project.document.line(("canary", "metrics", at)),
+                why="It counts requests, errors and latencies of each version.",
+                remedy="take the windows from `source: prometheus` or `source: file`; outcomes that come later are "
+                "given with `label_delay` and `canary.labels`",
+            )
+    for at, guard in enumerate(settings.guards):
+        if guard.metric not in ("errors", "latency"):
+            raise ConfigError(
+                f"the router does not count {guard.metric}",
+                file=FILE_NAME,
+                line=project.document.line(("canary", "guards", at)),
+                remedy="take the windows from `source: prometheus` or `source: file`",
+            )
+
+
+def cohorts_of(project: Project) -> Callable[[], Sequence[Cohort]]:
+    """A function that reads the outcomes that are known by now; without any late metric it gives none.
+
+    Raises:
+        ConfigError: a metric has a `label_delay`, and no file of outcomes is named.
+    """
+    settings = project.config.canary
+    late = [at for at, metric in enumerate(settings.metrics) if metric.label_delay_s > 0]
+    if not late:
+        return lambda: ()
+    named = settings.labels or (settings.windows if settings.source == "file" else "")
+    if not named:
+        raise ConfigError(
+            f"the outcomes of {settings.metrics[late[0]].name!r} come late, and from nowhere",
+            file=FILE_NAME,
+            line=project.document.line(("canary", "metrics", late[0])),
+            remedy="name their file (JSON lines) as canary.labels",
+        )
+    path, window_s = project.root / named, seconds(settings.window)
+    return lambda: read_cohorts(path, window_s, growing=True) if path.exists() else ()
 
 
 def teller(project: Project) -> Callable[[Notification], str]:

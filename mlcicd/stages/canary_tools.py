@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from mlcicd.core.errors import ConfigError, ExitCode, InputError
 from mlcicd.core.yaml_lines import read_yaml
 from mlcicd.rollout import Action, Histogram, JudgeSpec, Window
 from mlcicd.rollout.forecast import Step, forecast
+from mlcicd.rollout.labels import Cohort, read_cohorts
 from mlcicd.rollout.replay import replay
-from mlcicd.rollout.simulate import OperatingCharacteristics, Stream, simulate
 from mlcicd.rollout.sources.file import read_file
 from mlcicd.stages.canary_ground import judge_spec
+from mlcicd.stages.canary_text import count, minutes, plain, table
 
 _REPLAY_EXIT = {Action.PROMOTE: ExitCode.PASSED, Action.ROLLBACK: ExitCode.GATE_FAILED}
-_Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,13 @@ class Known:
     Args:
         requests_per_minute: of both arms together.
         rates: the champion's rates by metric name (`errors`, ...).
-        latency: its latencies, or None.
+        latency, scores: its latencies and predictions, or None.
     """
 
     requests_per_minute: float
     rates: Mapping[str, float]
     latency: Histogram | None = None
+    scores: Histogram | None = None
 
 
 class _CanaryOnly(BaseModel):
@@ -79,8 +80,10 @@ def canary_settings(config: Path | None, profile: str = "", environ: Mapping[str
     return validate(_CanaryOnly, data, document).canary
 
 
-def replay_windows(path: Path, settings: Canary, *, to_the_end: bool = False) -> Answer:
+def replay_windows(path: Path, settings: Canary, *, labels: Path | None = None, to_the_end: bool = False) -> Answer:
     """The judge over recorded windows: what it would have decided, when, and on what evidence.
+
+    Late outcomes are those of `labels`, or else of the file itself.
 
     Exit codes: 0 promote, 1 rollback, 3 anything that leaves it undecided.
 
@@ -89,8 +92,15 @@ def replay_windows(path: Path, settings: Canary, *, to_the_end: bool = False) ->
     """
     windows = list(read_file(path))
     settings, notes = _fitting(settings, windows)
-    share = _last_share(settings, windows)
-    result = replay(judge_spec(settings), windows, stop_at_promote=not to_the_end, last_share=share)
+    spec, window_s = judge_spec(settings), seconds(settings.window)
+    result = replay(
+        spec,
+        windows,
+        stop_at_promote=not to_the_end,
+        last_share=_last_share(settings, windows),
+        cohorts=_outcomes(spec, path, labels, window_s),
+        window_s=window_s,
+    )
     decision = result.decision
     metrics = decision.to_json()["metrics"]
     document = {
@@ -118,7 +128,7 @@ def replay_windows(path: Path, settings: Canary, *, to_the_end: bool = False) ->
         counts = f"{item.n_champion:,}", f"{item.n_canary:,}"
         rows.append((item.name, *counts, f"{item.e_value:.4g}", f"{item.threshold:.4g}", promote, needs))
     code = _REPLAY_EXIT.get(decision.action, ExitCode.INCONCLUSIVE)
-    return Answer((*head, *_table(rows), *(f"Note: {note}" for note in notes)), document, code)
+    return Answer((*head, *table(rows), *(f"Note: {note}" for note in notes)), document, code)
 
 
 def known_champion(
@@ -154,7 +164,7 @@ def known_champion(
     for name, rate in found.items():
         if not 0 < rate < 1:
             raise InputError(f"the champion's rate of {name!r} must be between 0 and 1, not {rate}")
-    return Known(traffic, found, _recorded_latency(recorded))
+    return Known(traffic, found, _recorded("latency_ms", recorded), _recorded("scores", recorded))
 
 
 def forecast_decisions(settings: Canary, known: Known) -> Answer:
@@ -171,7 +181,7 @@ def forecast_decisions(settings: Canary, known: Known) -> Answer:
         requests_per_minute=known.requests_per_minute,
         steps=steps,
         rates=known.rates,
-        histograms={"latency": latency},
+        histograms={"latency": latency, **({} if known.scores is None else {"scores": known.scores})},
     )
     metrics = {metric.name: metric for metric in spec.metrics}
     rows = [("metric", "question", "canary requests", "minutes", "in time")]
@@ -180,16 +190,16 @@ def forecast_decisions(settings: Canary, known: Known) -> Answer:
         tolerated = item.effect <= metric.tolerance or known.rates.get(item.metric, 1) * item.effect <= metric.floor
         in_time = "yes" if item.decidable else "tolerated" if item.question == "harm" and tolerated else "NO"
         asked = "promote an equal one" if item.question == "promote" else f"roll back at {item.effect:g} times"
-        rows.append((item.metric, asked, _count(item.canary_requests), _minutes(item.minutes), in_time))
+        rows.append((item.metric, asked, count(item.canary_requests), minutes(item.minutes), in_time))
     gates = [item for item in found if item.question == "promote"]
     open_gates = [item.metric for item in gates if not item.decidable]
     limit, whole = settings.max_duration, least * len(steps)
     longest = max([item.minutes for item in gates] + [whole])
     shares = ", ".join(f"{percent:g}" for percent in settings.steps)
     lines = [
-        f"{known.requests_per_minute:,.0f} requests a minute; steps {shares} %, at least {_minutes(least)} min each; "
+        f"{known.requests_per_minute:,.0f} requests a minute; steps {shares} %, at least {minutes(least)} min each; "
         f"alpha {settings.alpha:g}, beta {settings.beta:g}; at most {limit}.",
-        *_table(rows),
+        *table(rows),
     ]
     if not gates:
         lines.append("No metric has a promotion margin: nothing could ever decide for promotion.")
@@ -199,51 +209,26 @@ def forecast_decisions(settings: Canary, known: Known) -> Answer:
             "traffic, raise max_duration, or set a floor."
         )
     else:
-        lines.append(f"An equal canary is promoted after about {_minutes(longest)} min.")
+        lines.append(f"An equal canary is promoted after about {minutes(longest)} min.")
     if known.latency is None and any(metric.type == "histogram" for metric in spec.metrics):
         lines.append("Latencies are taken as log-normal with sigma 0.5; give --windows for your own.")
+    for late in (metric for metric in spec.metrics if metric.label_delay_s > 0):
+        lines.append(
+            f"{late.name}: {minutes(late.label_delay_s / 60)} of its minutes are the wait until outcomes mature; after "
+            f"a promotion they are watched for {minutes((spec.watch_s + late.label_delay_s) / 60)} min more."
+        )
+    unknown = [metric.name for metric in spec.metrics if metric.type == "rate" and metric.name not in known.rates]
+    if unknown:
+        lines.append(f"Not forecast, for want of the champion's rate: {', '.join(unknown)}.")
     document = {
         "requests_per_minute": known.requests_per_minute,
         "rates": dict(known.rates),
-        "forecasts": [_plain(asdict(item)) for item in found],
+        "forecasts": [plain(asdict(item)) for item in found],
         "undecidable": open_gates,
-        "minutes_to_promote": _plain(longest) if gates and not open_gates else None,
+        "minutes_to_promote": plain(longest) if gates and not open_gates else None,
     }
     code = ExitCode.PASSED if gates and not open_gates else ExitCode.INCONCLUSIVE
     return Answer(tuple(lines), document, code)
-
-
-def operating_characteristics(settings: Canary, known: Known, *, runs: int, seed: int) -> Answer:
-    """How whole simulated rollouts of this configuration end: equal canaries and worse ones; the same seed gives the
-    same answer."""
-    spec = judge_spec(settings)
-    window_s = seconds(settings.window)
-    most = math.ceil(seconds(settings.max_duration) / window_s) + 2
-    rows = [("canary", "promoted", "rolled back", "undecided", "requests", "errors", "minutes")]
-    document: dict[str, Any] = {"runs": runs, "seed": seed, "scenarios": []}
-    for at, (name, stream) in enumerate(_scenarios(spec, settings, known)):
-        found = simulate(spec, stream, runs=runs, seed=seed + at, max_windows=most)
-        undecided = found.inconclusive + found.undecided
-        low, high = _wilson(found.rolled_back, runs)
-        rows.append(
-            (
-                name,
-                f"{found.promoted:.1%}",
-                f"{found.rolled_back:.1%} ({low:.1%} to {high:.1%})",
-                f"{undecided:.1%}",
-                _count(found.canary_requests[0]),
-                _count(found.canary_errors[0]),
-                _minutes(found.minutes[0]),
-            )
-        )
-        document["scenarios"].append({"canary": name, "rolled_back_interval": [low, high], **_characteristics(found)})
-    lines = (
-        f"{runs} simulated rollouts each, seed {seed}; {known.requests_per_minute:,.0f} requests a minute; medians of "
-        "the canary's requests and errors and of the minutes until it was decided.",
-        *_table(rows),
-        f"An equal canary may be rolled back with probability {settings.alpha:g} at most; in brackets 95 % intervals.",
-    )
-    return Answer(lines, document)
 
 
 def _merged(base: Any, override: Any) -> Any:
@@ -252,30 +237,10 @@ def _merged(base: Any, override: Any) -> Any:
     return override
 
 
-def _scenarios(spec: JudgeSpec, settings: Canary, known: Known) -> list[tuple[str, Stream]]:
-    errors = known.rates.get("errors", 0.0)
-    others = {name: (rate, rate) for name, rate in known.rates.items() if name != "errors"}
-    equal = Stream(
-        requests_per_minute=known.requests_per_minute,
-        window_s=seconds(settings.window),
-        steps=tuple(percent / 100 for percent in settings.steps),
-        champion_error=errors,
-        latency=any(metric.source == "latency" for metric in spec.metrics),
-        rates=others,
-    )
-    found = [("equal", equal)]
-    for ratio in (2.0, 5.0, 10.0):
-        if errors * ratio <= 1 and any(metric.source == "errors" for metric in spec.metrics):
-            found.append((f"errors x {ratio:g} ({errors * ratio:.3g})", replace(equal, canary_error_ratio=ratio)))
-    if equal.latency:
-        found += [(f"latency x {factor:g}", replace(equal, latency_factor=factor)) for factor in (1.5, 2.0)]
-    for metric in spec.metrics:
-        if metric.source in others:
-            rate = others[metric.source][0]
-            worse = min(1.5 * rate, 1.0) if metric.sense == "lower" else rate / 1.5
-            changed = {**others, metric.source: (rate, worse)}
-            found.append((f"{metric.name} {rate:.3g} -> {worse:.3g}", replace(equal, rates=changed)))
-    return found
+def _outcomes(spec: JudgeSpec, windows: Path, labels: Path | None, window_s: float) -> list[Cohort]:
+    if spec.longest_delay_s == 0 or (labels is None and windows.suffix.lower() == ".csv"):
+        return []
+    return read_cohorts(labels or windows, window_s)
 
 
 def _fitting(settings: Canary, windows: Sequence[Window]) -> tuple[Canary, list[str]]:
@@ -286,7 +251,8 @@ def _fitting(settings: Canary, windows: Sequence[Window]) -> tuple[Canary, list[
         metrics = [metric for metric in settings.metrics if metric.name != "latency"]
         settings = settings.model_copy(update={"metrics": metrics})
         notes.append("no window holds latencies, and the configuration does not ask for them: they are not judged")
-    judged = {metric.name for metric in settings.metrics}
+    judged = {name for metric in settings.metrics for name in (metric.name, *metric.rate_names)}
+    judged |= {guard.metric for guard in settings.guards}
     unjudged = sorted({name for w in windows for name in (*w.champion.rates, *w.canary.rates)} - judged)
     if unjudged:
         notes.append(f"recorded, and not judged since canary.metrics does not name it: {', '.join(unjudged)}")
@@ -322,14 +288,15 @@ def _recorded_rate(name: str, windows: Sequence[Window]) -> float | None:
     return min(max(events, 0.5), trials - 0.5) / trials
 
 
-def _recorded_latency(windows: Sequence[Window]) -> Histogram | None:
+def _recorded(name: str, windows: Sequence[Window]) -> Histogram | None:
+    """The champion's histogram of that name over all windows; None when none was recorded."""
     total: Histogram | None = None
     for window in windows:
-        one = window.champion.latency_ms
+        one: Histogram | None = getattr(window.champion, name)
         if one is None:
             continue
         if total is not None and total.edges != one.edges:
-            raise InputError("the recorded latencies have different bins", where=f"t={window.t:g}")
+            raise InputError(f"the recorded {name} have different bins", where=f"t={window.t:g}")
         counts = one.counts if total is None else tuple(a + b for a, b in zip(total.counts, one.counts, strict=True))
         total = Histogram(one.edges, counts)
     return total if total is not None and total.total > 0 else None
@@ -344,47 +311,5 @@ def _typical_latency() -> Histogram:
     return Histogram(edges, tuple(counts))
 
 
-def _wilson(share: float, runs: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson 1927)."""
-    centre = (share + _Z**2 / (2 * runs)) / (1 + _Z**2 / runs)
-    half = _Z / (1 + _Z**2 / runs) * math.sqrt(share * (1 - share) / runs + _Z**2 / (4 * runs**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _characteristics(found: OperatingCharacteristics) -> dict[str, Any]:
-    document: dict[str, Any] = _plain(asdict(found))
-    return document
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that JSON does not have, as null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _e(log_e: float) -> str:
     return f"{math.exp(min(log_e, 709.0)):.4g}"
-
-
-def _count(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:,.0f}" if math.isfinite(value) else "never"
-
-
-def _minutes(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.3g}" if math.isfinite(value) else "never"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of text: the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]

@@ -24,6 +24,7 @@ from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import ConfigError, InputError, MlcicdError, ServiceError
 from mlcicd.core.files import locked
 from mlcicd.targets.base import Counters, ModelVersion, ProcessStatus, TargetStatus, checked_share
+from mlcicd.targets.failures import commonest_failure
 from mlcicd.targets.local_router import LocalRouter
 from mlcicd.targets.router import RouterSettings, mirrored
 from mlcicd.targets.servers import Servers, ServerSettings, free_port
@@ -31,6 +32,8 @@ from mlcicd.targets.state import DeployedVersion, Desired, StateFolder
 from mlcicd.targets.watchdog import Watchdog
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+# RFC 9110, section 5.6.2: what names of headers and cookies are made of.
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 
 
 class LocalTarget:
@@ -49,6 +52,7 @@ class LocalTarget:
         request_timeout_s: the longest one request may take.
         sticky_header: requests with the same value of this header get the same version while a canary's
             share grows.
+        sticky_cookie: the same by the value of a cookie that the application sets, such as its session's.
 
     Raises:
         ConfigError: one of the numbers makes no sense.
@@ -68,6 +72,7 @@ class LocalTarget:
         max_body_bytes: int = 16 << 20,
         request_timeout_s: float = 30.0,
         sticky_header: str = "",
+        sticky_cookie: str = "",
     ) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"not a port: {port}")
@@ -78,7 +83,10 @@ class LocalTarget:
         self._settings = ServerSettings(replicas, threads, ready_timeout_s, drain_s, max_body_bytes, request_timeout_s)
         self._servers = Servers(self._folder, self._settings)
         self._router = LocalRouter(self._folder)
-        self._sticky_header = sticky_header
+        self._sticky = {"sticky_header": sticky_header, "sticky_cookie": sticky_cookie}
+        for option, name in self._sticky.items():
+            if name and not _TOKEN.fullmatch(name):
+                raise ConfigError(f"not the name of a {option.removeprefix('sticky_')}: {name!r}")
         self._watchdog = Watchdog(self._folder)
 
     # --- what one asks for
@@ -209,7 +217,7 @@ class LocalTarget:
 
     def attend(self, seconds: float) -> None:
         """Somebody looks after the canary. If nobody says so again within `seconds`, a process beside the router gives
-        the live version all traffic; it ends with the canary's share.
+        the live version all traffic, and ends a mirror; it ends with the canary's share.
 
         Raises:
             ConfigError: not a positive number of seconds.
@@ -219,7 +227,7 @@ class LocalTarget:
         settings = asdict(self._settings)
         own = {"environment": self.environment, "port": self._port, "host": self._host}
         with self._locked():
-            self._watchdog.attend(seconds, {**own, **settings, "sticky_header": self._sticky_header})
+            self._watchdog.attend(seconds, {**own, **settings, **self._sticky})
 
     def reconcile(self) -> None:
         """Restarts what has died and stops what is not wanted.
@@ -290,6 +298,14 @@ class LocalTarget:
         generation = desired.versions[desired.canary].generation
         return {desired.canary: self._router.counters(mirrored(desired.canary), generation)}
 
+    def failure(self, version: str) -> str:
+        """What the version's model raises most often, from its servers' logs; empty when nothing is known."""
+        try:
+            deployed = self._read().versions.get(version)
+        except MlcicdError:
+            return ""
+        return commonest_failure(self._servers.logs(deployed)) if deployed else ""
+
     # --- from wanted to running
 
     def _converge(self, desired: Desired) -> None:
@@ -311,7 +327,7 @@ class LocalTarget:
             host=self._host,
             port=desired.port,
             request_timeout_s=self._settings.request_timeout_s,
-            sticky_header=self._sticky_header,
+            **self._sticky,
         )
         canary = desired.canary if desired.canary in ports else None
         if canary and desired.mirror is not None:
@@ -335,7 +351,7 @@ class LocalTarget:
     def _apply(self, desired: Desired) -> None:
         self._folder.write(desired)
         self._converge(desired)
-        if desired.share == 0:
+        if desired.share == 0 and not desired.mirror:
             self._watchdog.stop()
 
     @contextmanager
@@ -375,7 +391,11 @@ class LocalTarget:
             if leftover.exists():
                 shutil.rmtree(leftover)
         if not (version.path / "MLmodel").is_file():
-            raise InputError("not an MLflow model: there is no MLmodel file", where=str(version.path))
+            raise InputError(
+                "not an MLflow model: there is no MLmodel file",
+                where=str(version.path),
+                remedy="the model server serves MLflow models: save it with mlflow.<flavour>.save_model",
+            )
         try:
             shutil.copytree(version.path, partial)
         except (OSError, shutil.Error) as error:

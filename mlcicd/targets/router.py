@@ -42,12 +42,15 @@ class RouterSettings:
         request_timeout_s: the whole request, retries included; then 504.
         sticky_header: requests with the same value of this header get the same version while the share
             only grows.
+        sticky_cookie: the same for the value of a cookie that the application has set (a session's); a request with
+            the header above goes by that.
     """
 
     host: str
     port: int
     request_timeout_s: float = 30.0
     sticky_header: str = ""
+    sticky_cookie: str = ""
 
 
 def find_envoy() -> Path:
@@ -316,8 +319,9 @@ def _routes(
             fraction = {"numerator": round(mirror * TOTAL_WEIGHT), "denominator": "MILLION"}
             policy = {"cluster": cluster_name(mirrored(canary)), "runtime_fraction": {"default_value": fraction}}
             action["request_mirror_policies"] = [policy]
-        if settings.sticky_header:
-            action["hash_policy"] = [{"header": {"header_name": settings.sticky_header}}]
+        sticky = _hash_policies(settings)
+        if sticky:
+            action["hash_policy"] = sticky
             action["weighted_clusters"]["use_hash_policy"] = True
         route["route"] = action
     return {
@@ -325,6 +329,17 @@ def _routes(
         "name": ROUTES,
         "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}],
     }
+
+
+def _hash_policies(settings: RouterSettings) -> list[dict[str, Any]]:
+    """What a request's version hangs on, the first that it has; one with none of them goes anywhere."""
+    policies = []
+    if settings.sticky_header:
+        policies.append({"header": {"header_name": settings.sticky_header}, "terminal": True})
+    if settings.sticky_cookie:
+        # Without a lifetime, so that the router sets none itself: whose session it is, the application knows.
+        policies.append({"cookie": {"name": settings.sticky_cookie}})
+    return policies
 
 
 def _weighted(version: str, weight: int) -> dict[str, Any]:

@@ -214,6 +214,10 @@ class Servers:
     def _record(self, key: str) -> Path:
         return self._folder.run / f"{key}.process.json"
 
+    def logs(self, deployed: DeployedVersion) -> list[Path]:
+        """The logs of a version's servers, written or not."""
+        return [self._log(slot) for slot in self.slots([deployed])]
+
     def _log(self, slot: Slot) -> Path:
         return self._folder.logs / f"{slot.key}.log"
 

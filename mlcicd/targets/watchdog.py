@@ -1,8 +1,9 @@
 """Gives the champion all traffic back when nobody has looked after a canary for too long.
 
-A small process beside the router, one a local target, for as long as a canary has traffic: it needs no job, no cron
-and no network. `attend` writes until when somebody is known to look; once that has passed, the canary's share is set
-to nothing. It ends when it has done so, when no canary has traffic, or when the target is stopped.
+A small process beside the router, one a local target, for as long as a canary has traffic or copies of it: it needs no
+job, no cron and no network. `attend` writes until when somebody is known to look; once that has passed, the canary's
+share is set to nothing and its mirror is ended. It ends when it has done so, when no canary has traffic, or when the
+target is stopped.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ def main() -> None:
     while True:
         with locked(folder.lock):
             left, options = _lease(marker)
-            share = _share(folder, options)
+            used = _used(folder, options)
             # Ends under the lock, and with it the lock: whoever attends next finds no watchdog, and starts one.
-            if share is None or (left <= 0 and share == 0 and not failed):
+            if used is None or (left <= 0 and used == 0 and not failed):
                 os._exit(0)
         if left > 0:
             failed = False
@@ -86,8 +87,9 @@ def _lease(marker: Path) -> tuple[float, dict[str, Any]]:
     return lease["until"] - time.time(), lease["target"]
 
 
-def _share(folder: StateFolder, options: Mapping[str, Any]) -> float | None:
-    """The canary's share as it is written down; None when there is no canary, or no lease."""
+def _used(folder: StateFolder, options: Mapping[str, Any]) -> float | None:
+    """The part of the requests that reaches the canary, copies included, as it is written down; None when there is no
+    canary, or no lease."""
     if not options:
         return None
     try:
@@ -96,11 +98,11 @@ def _share(folder: StateFolder, options: Mapping[str, Any]) -> float | None:
         # What can not be read may be a canary with traffic.
         _say(error.one_line())
         return 1.0
-    return None if desired.canary is None else desired.share
+    return None if desired.canary is None else max(desired.share, desired.mirror or 0.0)
 
 
 def _take_back(folder: StateFolder, options: Mapping[str, Any]) -> bool:
-    """All traffic to the live version; whether that worked."""
+    """All traffic to the live version, and no copy of it to another; whether that worked."""
     from mlcicd.targets.local import LocalTarget
 
     own = dict(options)
@@ -108,8 +110,9 @@ def _take_back(folder: StateFolder, options: Mapping[str, Any]) -> bool:
     try:
         canary = target.status().canary
         if canary is not None:
-            _say("nobody looked in time: the live version gets all traffic")
+            _say("nobody looked in time: the live version gets all traffic, and nothing is copied")
             target.set_share(canary, 0.0)
+            target.set_mirror(canary, 0.0)
     except MlcicdError as error:
         _say(error.one_line())
         return False

@@ -7,11 +7,13 @@ Run as a program (`make fault-canary`) it kills a process at every write of a ro
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ import numpy as np
 from mlcicd.core.files import write_atomic
 from mlcicd.rollout import Arm, JudgeSpec, MetricSpec, Window
 from mlcicd.rollout.controller import Controller
+from mlcicd.rollout.labels import Cohort
 from mlcicd.rollout.state import Phase, Plan, RolloutState
 from mlcicd.rollout.store import FileCell, Store
 from mlcicd.rollout.traffic import Weights
@@ -37,6 +40,26 @@ def plan(**changes):
     )
     values = {"version": "2", "champion": "1", "model_digest": "sha256:aa", "spec": spec, "shares": SHARES}
     return Plan(**{**values, "window_s": WINDOW_S, "max_unattended_s": 600.0, **changes})
+
+
+def late_plan():
+    """The same with a rate whose outcomes are known 40 s after a prediction."""
+    late = MetricSpec("missed", "rate", "missed", margin=2.0, label_delay_s=40.0)
+    spec = replace(plan().spec, metrics=(*plan().spec.metrics, late), watch_s=60.0, no_data_timeout_s=60.0)
+    return {"spec": spec}
+
+
+@lru_cache(maxsize=4)
+def cohorts(worse_from):
+    """Outcomes of predictions made in steps of 10 s: one in twenty of the champion's, and of the canary's until some
+    time, from which on it is six in twenty. As for requests, they depend on their time alone."""
+    found = []
+    for t in range(1000, 1400, 10):
+        draw = np.random.default_rng([7, t])
+        rate = 0.05 if t < worse_from else 0.3
+        champion, canary = int(draw.binomial(400, 0.05)), int(draw.binomial(200, rate))
+        found.append(Cohort(float(t), 10.0, {"missed": (400, champion)}, {"missed": (200, canary)}))
+    return found
 
 
 @dataclass
@@ -121,6 +144,9 @@ class FakeLedger:
             raise self.refuses
         self.disk.update(champion=version)
 
+    def withdrawn(self, version, reason):
+        self.disk.update(champion="1", withdrawn=version)
+
     def taken_back(self, version, outcome, reason):
         self.disk.update(back=version, outcome=outcome)
 
@@ -169,14 +195,16 @@ class FakeSource:
 class World:
     """All of it in one folder."""
 
-    def __init__(self, folder, *, bad_rate=0.004, **changes):
+    def __init__(self, folder, *, bad_rate=0.004, worse_from=None, **changes):
         self.folder = folder
         self.clock = Clock(folder)
         self.target = FakeTarget(folder)
         self.ledger = FakeLedger(folder)
         self.cell = FileCell(folder / "rollout.json")
         self.bad_rate = bad_rate
-        self.changes = changes
+        self.worse_from = worse_from
+        self.changes = changes if worse_from is None else {**late_plan(), **changes}
+        self.journal = []
 
     def controller(self, **changes):
         """What a new process would make."""
@@ -187,6 +215,8 @@ class World:
             lambda share_at: FakeSource(share_at, self.bad_rate),
             self.ledger,
             clock=self.clock,
+            cohorts=None if self.worse_from is None else lambda: cohorts(self.worse_from),
+            journal=lambda _started, windows, matured: self.journal.extend([*windows, *matured]),
         )
 
     def state(self):
@@ -215,6 +245,7 @@ def result(world):
         "log_e": [list(point.log_e) for point in state.trace],
         "t": [point.t for point in state.trace],
         "evidence": state.judge["metrics"],
+        "late": state.judge["late"],
         "target": {k: v for k, v in world.target.disk.read().items() if k != "moves"},
         "ledger": world.ledger.disk.read(),
     }
@@ -242,7 +273,7 @@ class Writes:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_child(folder, bad_rate, kill_at):
+def in_child(folder, bad_rate, worse_from, kill_at):
     """Runs a rollout in a process of its own; returns how many writes it did, or None when it was killed."""
     reading, writing = os.pipe()
     pid = os.fork()
@@ -251,7 +282,7 @@ def in_child(folder, bad_rate, kill_at):
         try:
             writes = Writes(kill_at)
             sys.addaudithook(writes)
-            World(folder, bad_rate=bad_rate).run()
+            World(folder, bad_rate=bad_rate, worse_from=worse_from).run()
             os.write(writing, str(writes.count).encode())
             code = 0
         finally:
@@ -267,19 +298,21 @@ def in_child(folder, bad_rate, kill_at):
     return int(said)
 
 
-def kill_everywhere(folder, bad_rate, every):
+def kill_everywhere(folder, bad_rate, every, worse_from=None):
+    if worse_from is not None:
+        cohorts(worse_from)  # drawn once, before any child is made
     quiet = folder / "undisturbed"
     quiet.mkdir()
-    writes = in_child(quiet, bad_rate, 0)
+    writes = in_child(quiet, bad_rate, worse_from, 0)
     expected = result(World(quiet))
     different, killed, wrong = [], 0, []
     for at in range(1, writes + 1, every):
         place = folder / f"at-{at}"
         place.mkdir()
-        killed += in_child(place, bad_rate, at) is None
+        killed += in_child(place, bad_rate, worse_from, at) is None
         world = World(place)
         wrong += [(at, version) for version in world.target.wrong()]
-        in_child(place, bad_rate, 0)
+        in_child(place, bad_rate, worse_from, 0)
         if result(world) != expected:
             different.append(at)
     return {
@@ -294,12 +327,19 @@ def kill_everywhere(folder, bad_rate, every):
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(json.dumps(kill_everywhere(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))))
+        late = float(sys.argv[4]) if len(sys.argv) > 4 else None
+        print(json.dumps(kill_everywhere(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), late)))
         raise SystemExit
     as_undisturbed = True
-    for canary, rate in (("good", 0.004), ("bad", 0.05)):
+    kinds = (
+        ("good", 0.004, None),
+        ("bad", 0.05, None),
+        ("good, with late outcomes,", 0.004, math.inf),
+        ("promoted and then bad", 0.004, 1100.0),
+    )
+    for canary, rate, worse in kinds:
         with tempfile.TemporaryDirectory() as temporary:
-            said = kill_everywhere(Path(temporary), rate, 1)
+            said = kill_everywhere(Path(temporary), rate, 1, worse)
         print(
             f"{canary} canary: killed at each of {said['killed']} writes and taken up again: {said['outcome']} after "
             f"{said['windows']} windows; other decision or e-values: {len(said['different'])}; traffic to a version "

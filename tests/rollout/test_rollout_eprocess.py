@@ -204,6 +204,7 @@ def test_sample_ratio_notices_a_broken_split():
     assert sample_ratio_log_e(8600, 1400, 0.1) > math.log(1000)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(21, 60), st.integers(21, 60))
 def test_one_more_canary_error_never_lowers_the_evidence(x_a, x_b, n_a, n_b):
     def evidence(x_a: int, x_b: int) -> np.ndarray:
@@ -213,6 +214,7 @@ def test_one_more_canary_error_never_lowers_the_evidence(x_a, x_b, n_a, n_b):
     assert np.all(evidence(x_a + 1, x_b) < evidence(x_a, x_b))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
 def test_grouping_windows_of_one_share_changes_nothing(x_a, y_a, x_b, y_b):
     apart = rate_log_factors(x_a, 90, x_b, 10, 1.0, HARM_THETAS) + rate_log_factors(y_a, 180, y_b, 20, 1.0, HARM_THETAS)

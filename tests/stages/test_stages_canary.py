@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -145,6 +146,9 @@ def test_a_model_that_errs_on_two_percent_is_taken_back_and_its_errors_are_count
     assert errors > 0 and f"{errors} of its {requests} requests failed" in verdict.summary
     assert next(c for c in verdict.checks if c.name == "canary errors").status == "failed"
     assert (state.phase, _target(bad_waiting).status().canary) == (Phase.DONE, None)
+    # Why, in the model's own words: what its server logged most often.
+    assert "the model raised ValueError at " in verdict.summary
+    assert "failures in its log)" in state.reason
     registry = registry_of(project_at(bad_waiting))
     assert registry.version_at("tiny", "champion").version == "1"
     assert registry.version("tiny", "3").tags["mlcicd.canary"].startswith("rollback: errors")
@@ -202,6 +206,10 @@ def test_pause_promote_and_abort_are_a_persons_word(waiting: Path) -> None:
     assert (_state(waiting).phase, _target(waiting).status().share) == (Phase.PAUSED, 0.2)
     shown = _run(waiting, mode="status")
     assert "20% of the traffic (step 1, paused)" in shown.summary and "errors" in shown.summary
+    printed = _mlcicd(waiting, "status", "--json").communicate(timeout=120)[0]
+    rollout = json.loads(printed[printed.index("{") :])["details"]["rollout"]
+    assert (rollout["phase"], rollout["share"], rollout["decision"]) == ("paused", 0.2, "continue")
+    assert {metric["name"] for metric in rollout["metrics"]} == {"errors", "latency", "sample_ratio"}
     taken = _run(waiting, mode="abort", reason="a customer called")
     assert (taken.outputs["decision"], _target(waiting).status().canary) == ("rollback", None)
     assert "a customer called" in taken.summary
@@ -236,3 +244,66 @@ def test_another_champion_in_between_takes_the_traffic_back(waiting: Path) -> No
     assert (verdict.status, verdict.exit_code) == (Status.ERROR, 5)
     assert "the champion is version 3" in verdict.summary
     assert (_state(waiting).phase, _target(waiting).status().share) == (Phase.SUSPENDED, 0.0)
+
+
+def _outcomes(path: Path, began: float, worse_from: float) -> None:
+    """Outcomes of predictions in steps of 200 ms for ten minutes: the canary misses as many as the champion, and from
+    some time on many more."""
+    lines = []
+    for i in range(3000):
+        t = round(began + 0.2 * i, 3)
+        missed = 5 if t < worse_from else 40
+        arms = {"champion": {"n": 100, "x": 10}, "canary": {"n": 50, "x": missed}}
+        lines.append({"t": t, "seconds": 0.2, **{arm: {"rates": {"missed": n}} for arm, n in arms.items()}})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_outcomes_that_come_late_gate_the_promotion_and_take_it_back_afterwards(waiting: Path) -> None:
+    late = "  labels: outcomes.jsonl\n  watch: 10m\n  traffic:"
+    change(waiting / "mlcicd.yaml", "  traffic:", late)
+    change(
+        waiting / "mlcicd.yaml",
+        "    - {name: errors}\n",
+        "    - {name: errors}\n    - {name: missed, label_delay: 1s}\n",
+    )
+    began = time.time()
+    _outcomes(waiting / "outcomes.jsonl", began, math.inf)
+    verdict = _run(waiting)
+    assert verdict.status is Status.PASSED, verdict
+    assert verdict.outputs["decision"] == "promote"
+    assert "what becomes of its predictions is watched" in verdict.summary
+    promoted = _state(waiting)
+    assert (promoted.phase, _target(waiting).status().live) == (Phase.WATCHING, "2")
+    assert registry_of(project_at(waiting)).version_at("tiny", "champion").version == "2"
+    assert _run(waiting, mode="step").status is Status.SKIPPED
+    _outcomes(waiting / "outcomes.jsonl", began, promoted.promoted)
+
+    def taken_back() -> Verdict | None:
+        step = _run(waiting, mode="step")
+        return None if step.status is Status.SKIPPED else step
+
+    verdict = _wait(taken_back)
+    assert verdict.status is Status.FAILED, verdict
+    assert verdict.outputs == {"decision": "rollback", "model-version": "2", "champion-version": "1"}
+    assert "taken back after its promotion: missed" in verdict.summary
+    assert (_state(waiting).phase, _target(waiting).status().live) == (Phase.DONE, "1")
+    registry = registry_of(project_at(waiting))
+    assert registry.version_at("tiny", "champion").version == "1"
+    assert registry.version("tiny", "2").tags["mlcicd.canary"].startswith("rollback: missed")
+    # The evidence repeats the decision.
+    result = _mlcicd(waiting, "replay", "--windows", ".mlcicd/evidence/canary-windows.jsonl")
+    assert "rollback at window" in result.communicate(timeout=60)[0]
+
+
+def test_what_the_router_can_not_count_is_refused_with_its_line(waiting: Path) -> None:
+    for metric, why in (("clicked", "does not count clicked"), ("missed, label_delay: 1s", "from nowhere")):
+        root = waiting / "mlcicd.yaml"
+        before = root.read_text()
+        change(root, "    - {name: errors}\n", f"    - {{name: errors}}\n    - {{name: {metric}}}\n")
+        line = root.read_text().splitlines().index(f"    - {{name: {metric}}}") + 1
+        verdict = _run(waiting)
+        root.write_text(before)
+        assert (verdict.status, verdict.exit_code) == (Status.ERROR, 2)
+        assert why in verdict.summary
+        assert f"mlcicd.yaml:{line}" in verdict.summary
+    assert _target(waiting).status().share == 0

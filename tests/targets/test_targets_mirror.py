@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from mlcicd.config.canary import Canary, Shadow
 from mlcicd.core.errors import ConfigError, ServiceError
 from mlcicd.serving.replay import replay
 from mlcicd.stages.canary_shadow import shadow
+from mlcicd.targets import processes
 from mlcicd.targets.base import Mirroring, ModelVersion
 from mlcicd.targets.state import DeployedVersion, Desired
 
@@ -184,3 +186,56 @@ def test_a_shadow_in_which_nothing_was_asked_shows_nothing(beside):
     assert shadow(beside, Canary(), "1", "2") is None
     with pytest.raises(ConfigError, match="can not mirror"):
         shadow(object(), SHADOW, "1", "2")
+
+
+SHADOW_FOREVER = """
+import sys
+from pathlib import Path
+from mlcicd.config.canary import Canary
+from mlcicd.stages.canary_shadow import shadow
+from mlcicd.targets import processes
+from mlcicd.targets.local import LocalTarget
+
+settings = Canary.model_validate({"window": "200ms", "metrics": [{"name": "errors"}], "no_data_timeout": "1h",
+                                  "shadow": {"duration": "1h", "percent": 100}})
+target = LocalTarget("staging", Path(sys.argv[1]))
+shadow(target, settings, "1", "2", say=lambda line: print(line, flush=True), lease_s=2.0)
+"""
+
+
+def test_a_shadow_that_is_killed_ends_by_itself(beside, tmp_path):
+    folder = tmp_path / "state"
+
+    def mirror():
+        return Desired.model_validate_json((folder / "desired.json").read_bytes()).mirror
+
+    with load(beside.status().url) as users:
+        child = subprocess.Popen([sys.executable, "-c", SHADOW_FOREVER, str(folder)], stdout=subprocess.PIPE, text=True)
+        try:
+            # Longer than the lease: while somebody looks it stays on.
+            lines = [child.stdout.readline() for _ in range(15)]
+            assert lines[-1].startswith("shadow window"), lines
+            copies(beside, "2", 50)
+            assert mirror() == 1.0
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+        deadline = time.monotonic() + 60
+        while mirror():
+            assert time.monotonic() < deadline, "nobody has ended it"
+            time.sleep(0.1)
+        beside.reconcile()
+        time.sleep(0.5)
+        ended = beside.mirror_counters()["2"].requests
+        time.sleep(0.5)
+        assert beside.mirror_counters()["2"].requests == ended
+    assert users[0].ok == users[0].sent
+    assert set(users[0].by_version()) == {"1"}
+    status = beside.status()
+    assert (status.live, status.canary, status.share) == ("1", "2", 0.0)
+    marker = folder / "run" / "watchdog.json"
+    deadline = time.monotonic() + 30
+    while any(path == marker for path in processes.with_argument(folder / "run").values()):
+        assert time.monotonic() < deadline, "the watchdog has nothing left to watch"
+        time.sleep(0.1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcicd.core.errors import ConfigError, InputError
+from mlcicd.rollout.labels import is_cohort
 from mlcicd.rollout.sources.base import SourceContext
 from mlcicd.rollout.windows import Window
 
@@ -21,7 +22,8 @@ _NUMBERS = ("requests", "errors")
 
 
 def read_file(path: Path, *, growing: bool = False) -> Iterator[Window]:
-    """The windows of a `.csv` file, or of any other as JSON lines, one at a time and in order of time.
+    """The windows of a `.csv` file, or of any other as JSON lines, one at a time and in order of time; lines that hold
+    late outcomes (:mod:`mlcicd.rollout.labels`) are passed over.
 
     Args:
         path: the file.
@@ -32,6 +34,8 @@ def read_file(path: Path, *, growing: bool = False) -> Iterator[Window]:
     """
     last: float | None = None
     for where, value in _objects(path, growing):
+        if is_cohort(value):
+            continue
         try:
             window = Window.from_json(value)
         except InputError as error:
