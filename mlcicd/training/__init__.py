@@ -1,6 +1,6 @@
-"""Training: the user's own command, and knowing when it need not run again."""
+"""Training: the user's own command or a named estimator, and knowing when it need not run again."""
 
-from mlcicd.training.command import TrainingRun, run_training
-from mlcicd.training.fingerprint import Fingerprint, fingerprint
+from mlcicd.training.command import Job, TrainingRun, run_training
+from mlcicd.training.fingerprint import DataNotHere, Fingerprint, fingerprint
 
-__all__ = ["Fingerprint", "TrainingRun", "fingerprint", "run_training"]
+__all__ = ["DataNotHere", "Fingerprint", "Job", "TrainingRun", "fingerprint", "run_training"]

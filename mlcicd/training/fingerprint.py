@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mlcicd.core.digests import digest_bytes, digest_file, digest_json, digest_tree
+from mlcicd.core.digests import digest_bytes, digest_file, digest_json
 from mlcicd.core.errors import InputError
+from mlcicd.training.dvc_pipeline import Pipeline, read_pipeline
+
+
+class DataNotHere(InputError):
+    """A data set is neither here nor known to DVC: it has to be made or fetched before anything can be said of it."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Digests by part (`code`, `data`, `params`, `lock`, `interpreter`, `command`), and the digest of them all."""
+    """Digests by part (`code`, `data`, `params`, `lock`, `interpreter`, `command`, `pipeline`), and one of them all."""
 
     parts: Mapping[str, str]
 
@@ -32,28 +35,33 @@ class Fingerprint:
 def fingerprint(
     root: Path,
     *,
-    command: str,
+    command: Any,
     code: Sequence[str],
     lock: Sequence[str],
     params: str,
     data: Sequence[str],
     python: str,
     seed: int,
+    makes: Sequence[str] = (),
+    pipeline: Pipeline | None = None,
 ) -> Fingerprint:
-    """Computes the fingerprint.
+    """Computes the fingerprint. Data that DVC knows need not be here, and counts the same whether it is or not.
 
     Args:
         root: the project.
-        command: the training command.
+        command: the training command, or what stands for it; a JSON value.
         code: glob patterns of the code.
         lock: glob patterns of the files that pin the environment.
         params: path of the parameter file, or empty.
         data: paths of the data sets; digests come from DVC's own records where those match, else from the content.
         python: the interpreter; its version counts, not its path.
         seed: the seed given to the command.
+        makes: paths that the command makes; what the DVC stages that make these, or the data, start from counts.
+        pipeline: the DVC side of the project, when it was read already.
 
     Raises:
-        InputError: a data set or the parameter file is neither here nor known to DVC, or no file matches `code`.
+        DataNotHere: a data set is neither here nor known to DVC.
+        InputError: there is no parameter file, a DVC record can not be read, or no file matches `code`.
     """
     code_digest = _digest_matches(root, code)
     if code and not code_digest:
@@ -63,53 +71,29 @@ def fingerprint(
             why="Without the code in the fingerprint, a changed program would be taken for an unchanged one.",
             remedy="correct the patterns under train.code",
         )
-    known = dvc_digests(root)
+    pipeline = pipeline or read_pipeline(root)
     return Fingerprint(
         {
             "command": digest_json([command, seed]),
             "code": code_digest,
             "lock": _digest_matches(root, lock),
             "params": digest_file(root / params) if params else "",
-            "data": digest_json([data_digest(root, path, known) for path in data]),
+            "data": digest_json([_data_digest(pipeline, path) for path in data]),
+            "pipeline": pipeline.identity(pipeline.relevant([*data, *makes])),
             "interpreter": interpreter_version(python),
         }
     )
 
 
-def data_digest(root: Path, path: str, known: Mapping[str, str]) -> str:
-    """Digest of a data set: of its content where it is here, else as DVC recorded it."""
-    if (root / path).exists():
-        return digest_tree(root / path)
-    if path in known:
-        return known[path]
-    raise InputError(
-        f"{path} is not here, and DVC has no record of it",
-        where=str(root / path),
-        remedy="make it with `dvc repro` or fetch it with `dvc pull`",
-    )
-
-
-def dvc_digests(root: Path) -> dict[str, str]:
-    """Digests of outputs as `dvc.lock` and `*.dvc` files record them, read without DVC: path to `md5:<hex>`.
-
-    Raises:
-        InputError: a record is not YAML.
-    """
-    result: dict[str, str] = {}
-    lock = root / "dvc.lock"
-    if lock.is_file():
-        for stage in (_yaml(lock).get("stages") or {}).values():
-            for out in stage.get("outs") or []:
-                if out.get("md5"):
-                    result[str(out["path"])] = f"md5:{out['md5']}"
-    for file in sorted(root.glob("**/*.dvc")):
-        if not file.is_file() or ".dvc" in file.parent.parts:
-            continue
-        for out in _yaml(file).get("outs") or []:
-            if out.get("md5"):
-                path = (file.parent / out["path"]).relative_to(root).as_posix()
-                result[path] = f"md5:{out['md5']}"
-    return result
+def _data_digest(pipeline: Pipeline, path: str) -> str:
+    digest = pipeline.records.digest(path)
+    if not digest:
+        raise DataNotHere(
+            f"{path} is not here, and DVC has no record of it",
+            where=str(pipeline.root / path),
+            remedy="make it with `dvc repro` or fetch it with `dvc pull`",
+        )
+    return digest
 
 
 def interpreter_version(python: str) -> str:
@@ -140,14 +124,3 @@ def _is_own(file: Path, root: Path) -> bool:
     """Not in a hidden folder, nor in an environment that was installed into the project."""
     folders = file.relative_to(root).parts[:-1]
     return not any(part.startswith(".") or part in ("__pycache__", "site-packages", "node_modules") for part in folders)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        # BaseLoader: a digest of digits alone is text, not a number.
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506  (makes only text)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError("this DVC record can not be read", where=str(path), why=str(error)) from error
-    if not isinstance(loaded, dict):
-        raise InputError("this DVC record is not a mapping", where=str(path))
-    return loaded

@@ -9,7 +9,7 @@ import pytest
 
 from mlcicd.core.errors import InputError
 from mlcicd.training import fingerprint
-from mlcicd.training.fingerprint import dvc_digests
+from mlcicd.training.dvc_records import read_records
 
 
 def make(root: Path, **changes: object):
@@ -72,7 +72,7 @@ def test_data_that_is_not_here_is_known_by_dvc(root: Path) -> None:
     assert make(root).digest
     (root / "data.csv.dvc").unlink()
     (root / "dvc.lock").write_text("stages:\n  prepare:\n    outs:\n    - {path: data.csv, md5: 0123}\n")
-    assert dvc_digests(root) == {"data.csv": "md5:0123"}
+    assert read_records(root).digest("data.csv") == "md5:0123"
 
 
 @pytest.mark.parametrize("text", ["[1]", "a: [", "\x00"])
