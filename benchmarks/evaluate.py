@@ -1,11 +1,13 @@
-"""Ten metrics of two models with paired 95 % intervals, beside a naive bootstrap: time and memory.
+"""Ten metrics of two models with paired 95 % intervals, beside a naive bootstrap and two peers: time and memory.
 
-    python benchmarks/evaluate.py [--rows 10000 100000 1000000] [--resamples 2000] [--budget 20]
+    python benchmarks/evaluate.py [--rows 10000 100000 1000000] [--resamples 2000] [--budget 20] [--no-peers]
 
 Each measurement runs in a process of its own (`ru_maxrss` never goes down), on the same scores, in turn. The
 naive bootstrap draws rows with replacement and calls scikit-learn for each of the ten metrics of both models.
 It runs as many resamples as fit into `--budget` seconds (two at least), and its time is scaled to
-`--resamples`; ours is whole. Memory is what the measurement adds to the peak of holding the data.
+`--resamples`; ours is whole. The peers are MLflow's `evaluate` of static predictions and evidently's classification
+report, each over both models; they give point estimates without intervals. They are installed into `.venv-bench`, and
+left out, with the reason, where that fails. Memory is the peak of the whole process, imports included.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -49,7 +52,7 @@ def ours(rows: int, resamples: int, budget: float) -> dict[str, float]:
     )
     seconds = time.perf_counter() - started
     widths = {r.name: r.difference_interval[1] - r.difference_interval[0] for r in results}
-    return {"seconds": seconds, "mb": peak_mb() - before, "roc_auc_width": widths["roc_auc"]}
+    return {"seconds": seconds, "mb": peak_mb(), "added": peak_mb() - before, "roc_auc_width": widths["roc_auc"]}
 
 
 def naive(rows: int, resamples: int, budget: float) -> dict[str, float]:
@@ -84,18 +87,93 @@ def naive(rows: int, resamples: int, budget: float) -> dict[str, float]:
     spread = np.array(draws)[:, METRICS.index("roc_auc")].std(ddof=1)
     return {
         "seconds": seconds,
-        "mb": peak_mb() - before,
+        "mb": peak_mb(),
+        "added": peak_mb() - before,
         "roc_auc_width": 2 * 1.96 * float(spread),
         "done": done,
     }
 
 
-def apart(which: str, rows: int, resamples: int, budget: float) -> dict[str, float]:
-    """Runs one measurement in a process of its own."""
-    command = [sys.executable, __file__, "--measure", which, "--rows", str(rows)]
+def mlflow(rows: int, resamples: int, budget: float) -> dict[str, float]:
+    import os
+    import tempfile
+
+    import pandas as pd
+    from mlflow import models, set_tracking_uri, start_run
+
+    y, candidate, champion = holdout(rows)
+    with tempfile.TemporaryDirectory() as temporary:
+        os.chdir(temporary)  # artifacts land in the working directory
+        set_tracking_uri(f"sqlite:///{temporary}/mlflow.db")
+        with start_run():
+            pass  # the database is made before the clock starts
+        started = time.perf_counter()
+        for scores in (candidate, champion):
+            table = pd.DataFrame({"y": y.astype(int), "p": (scores >= 0.5).astype(int)})
+            with start_run():
+                models.evaluate(data=table, targets="y", predictions="p", model_type="classifier", evaluators="default")
+        seconds = time.perf_counter() - started
+        os.chdir("/")
+    return {"seconds": seconds, "mb": peak_mb()}
+
+
+def evidently(rows: int, resamples: int, budget: float) -> dict[str, float]:
+    import pandas as pd
+    from evidently import BinaryClassification, DataDefinition, Dataset, Report
+    from evidently.presets import ClassificationPreset
+
+    y, *models = holdout(rows)
+    started = time.perf_counter()
+    shape = DataDefinition(
+        classification=[
+            BinaryClassification(target="y", prediction_labels="label", prediction_probas="p", pos_label=1)
+        ],
+        categorical_columns=["y", "label"],
+        numerical_columns=["p"],
+    )
+    tables = [
+        Dataset.from_pandas(
+            pd.DataFrame({"y": y.astype(int), "label": (scores >= 0.5).astype(int), "p": scores}),
+            data_definition=shape,
+        )
+        for scores in models
+    ]
+    Report([ClassificationPreset()]).run(tables[0], tables[1]).dict()
+    return {"seconds": time.perf_counter() - started, "mb": peak_mb()}
+
+
+MEASURES = {"ours": ours, "naive": naive, "mlflow": mlflow, "evidently": evidently}
+PEERS = ("mlflow", "evidently")
+
+
+def peers_python() -> str:
+    """The interpreter of an environment with the peers, made once; empty where they do not install."""
+    folder = Path(__file__).resolve().parents[1] / ".venv-bench"
+    python = folder / "bin" / "python"
+    done = folder / ".ready"
+    if not done.is_file():
+        commands = [
+            [sys.executable, "-m", "venv", str(folder)],
+            [str(python), "-m", "pip", "install", "-q", *PEERS, "pandas<3"],
+        ]
+        for command in commands:
+            made = subprocess.run(command, check=False, capture_output=True, text=True)
+            if made.returncode:
+                print(f"without {' and '.join(PEERS)}: {made.stderr.strip().splitlines()[-1:]}")
+                return ""
+        done.touch()
+    return str(python)
+
+
+def apart(which: str, rows: int, resamples: int, budget: float, python: str = sys.executable) -> dict[str, float]:
+    """Runs one measurement in a process of its own; empty where a peer fails, with its last line said."""
+    command = [python, __file__, "--measure", which, "--rows", str(rows)]
     command += ["--resamples", str(resamples), "--budget", str(budget)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
+    done = subprocess.run(command, check=which not in PEERS, capture_output=True, text=True)
+    if done.returncode:
+        print(f"{which} failed: {done.stderr.strip().splitlines()[-1:]}")
+        return {}
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 
 
@@ -104,23 +182,31 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--resamples", type=int, default=2000)
     parser.add_argument("--budget", type=float, default=20)
-    parser.add_argument("--measure", choices=["ours", "naive"])
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--measure", choices=MEASURES)
     args = parser.parse_args()
     if args.measure:
-        measure = ours if args.measure == "ours" else naive
-        print(json.dumps(measure(args.rows[0], args.resamples, args.budget)))
+        print(json.dumps(MEASURES[args.measure](args.rows[0], args.resamples, args.budget)))
         return
     print(f"ten metrics, two models, paired 95 % intervals, {args.resamples} resamples")
-    heads = f"{'rows':>9} {'ours s':>8} {'naive s':>10} {'time':>8}"
-    print(f"{heads} {'ours MB':>8} {'naive MB':>9} {'memory':>7}  note")
+    python = "" if args.no_peers else peers_python()
+    print(f"{'rows':>9}  {'who':10} {'seconds':>9} {'x ours':>8} {'peak MB':>8} {'x ours':>7}  note")
     for rows in args.rows:
-        a, b = (apart(which, rows, args.resamples, args.budget) for which in ("ours", "naive"))
-        print(
-            f"{rows:>9} {a['seconds']:>8.2f} {b['seconds']:>10.0f} {b['seconds'] / a['seconds']:>7.0f}x "
-            f"{a['mb']:>8.0f} {b['mb']:>9.0f} {b['mb'] / max(a['mb'], 0.1):>6.1f}x  "
-            f"naive ran {b['done']:.0f} resamples; width of the AUC difference: "
-            f"{a['roc_auc_width']:.5f}, naive {b['roc_auc_width']:.5f}"
-        )
+        own = apart("ours", rows, args.resamples, args.budget)
+        for which in ("ours", "naive", *(PEERS if python else ())):
+            found = own
+            if which != "ours":
+                where = python if which in PEERS else sys.executable
+                found = apart(which, rows, args.resamples, args.budget, where)
+            if found:
+                note = f"{found['done']:.0f} resamples run" if "done" in found else ""
+                note += f" AUC difference's width {found['roc_auc_width']:.5f}" if "roc_auc_width" in found else ""
+                note += "" if "roc_auc_width" in found else " no intervals"
+                print(
+                    f"{rows:>9}  {which:10} {found['seconds']:>9.2f} {found['seconds'] / own['seconds']:>8.1f} "
+                    f"{found['mb']:>8.0f} {found['mb'] / own['mb']:>7.2f}  {note.strip()}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -129,14 +129,20 @@ def validate_data() -> tuple[Any, dict[str, Any]]:
         "run-id": "The MLflow run that holds the model",
         "model-path": "Path of the model directory",
         "model-digest": "Digest of the model directory",
+        "cell": "With train.matrix: the cell whose model it is",
+        "matrix": "With the input matrix: the cells as JSON, for `strategy.matrix` of a job",
     },
 )
 @flag("force", help="Train even when code, data, parameters and lock are unchanged.")
-def train(force: bool) -> tuple[Any, dict[str, Any]]:
+@flag("pull", help="Fetch the data with `dvc pull` first, as far as it is needed and not here.")
+@flag("twice", help="Train again, and compare what the two models answer: is the training reproducible?")
+@option("select", default="", help="Train this one cell of train.matrix.")
+@flag("choose", help="Train nothing: choose the best among the runs of all cells of train.matrix.")
+def train(force: bool, pull: bool, twice: bool, select: str, choose: bool) -> tuple[Any, dict[str, Any]]:
     """Run the training command in an MLflow run, or reuse the run of an unchanged project."""
     from mlcicd.stages import train as stage
 
-    return stage, {"force": force}
+    return stage, {"force": force, "pull": pull, "twice": twice, "select": select, "choose": choose}
 
 
 @_stage_command(
@@ -146,12 +152,19 @@ def train(force: bool) -> tuple[Any, dict[str, Any]]:
         "champion-version": "The version the candidate was compared with; empty when there was none",
     },
 )
-@option("model", default="", help="Model to evaluate: a directory, or empty for the one that was trained.")
-def evaluate(model: str) -> tuple[Any, dict[str, Any]]:
+@option(
+    "model",
+    default="",
+    help="Model to evaluate: a directory, a file (skops, joblib, ONNX, LightGBM, XGBoost) or module:function; "
+    "the one that was trained when empty.",
+)
+@option("predictions", default="", help="File of the candidate's predictions on the holdout; no model is loaded then.")
+@option("champion-predictions", default="", help="File of the champion's predictions, instead of the registry's.")
+def evaluate(model: str, predictions: str, champion_predictions: str) -> tuple[Any, dict[str, Any]]:
     """Judge the candidate on the holdout against its gates and against the champion."""
     from mlcicd.stages import evaluate as stage
 
-    return stage, {"model": model}
+    return stage, {"model": model, "predictions": predictions, "champion_predictions": champion_predictions}
 
 
 @_stage_command(
@@ -329,9 +342,14 @@ def main() -> None:
     # What MLflow tells its own users (database created, bars of downloads) is noise among a stage's lines.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     cli(prog_name="mlcicd")
 
 
 # Registers the commands that are not stages; they are written with `cli` and `option` of above.
 from mlcicd import commands as _commands  # noqa: E402, F401
 from mlcicd import commands_data as _commands_data  # noqa: E402, F401
+from mlcicd import commands_gates as _commands_gates  # noqa: E402, F401
+from mlcicd import commands_registry as _commands_registry  # noqa: E402, F401
+from mlcicd import commands_supply as _commands_supply  # noqa: E402, F401
+from mlcicd import commands_train as _commands_train  # noqa: E402, F401

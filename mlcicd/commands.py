@@ -95,32 +95,6 @@ def infer(path: Path, output: Path | None) -> None:
         click.echo(f"wrote {output}")
 
 
-@cli.command("status")
-@_FOLDER
-@plainly
-def status(working_directory: Path) -> None:
-    """What is champion, what is where, and since when."""
-    from mlcicd.config import load_project
-    from mlcicd.stages.common import registry_of
-    from mlcicd.stages.places import place
-
-    project = load_project(working_directory)
-    rules = project.config.register_
-    registry = registry_of(project)
-    for alias in (rules.champion_alias, rules.previous_alias, rules.alias):
-        version = registry.version_at(project.config.model.name, alias)
-        click.echo(f"{alias:12} {f'version {version.version}' if version else 'none'}")
-    for name in project.config.deploy.environments:
-        now = place(project, name).target.status()
-        parts = [f"live {now.live or 'none'}"]
-        if now.canary:
-            parts.append(f"canary {now.canary} with {now.share:.0%}")
-        if now.previous:
-            parts.append(f"previous {now.previous} warm")
-        parts.append("healthy" if now.healthy else "not running")
-        click.echo(f"{name:12} {', '.join(parts)}  {now.url}")
-
-
 @cli.command("stop")
 @_FOLDER
 @click.option("--environment", default="", help="Environment of deploy.environments; all of them when empty.")
@@ -198,17 +172,21 @@ def _known_champion(
 @click.option("--windows", required=True, type=click.Path(path_type=Path), help="Windows as JSON lines or CSV.")
 @_CONFIG
 @_PROFILE
+@click.option("--labels", type=click.Path(path_type=Path), help="Late outcomes, if not in the file of windows.")
 @click.option("--to-the-end", is_flag=True, help="Go on after the first promotion.")
 @_JSON
 @plainly
-def canary_replay(windows: Path, config: Path | None, profile: str, to_the_end: bool, as_json: bool) -> None:
+def canary_replay(
+    windows: Path, config: Path | None, profile: str, labels: Path | None, to_the_end: bool, as_json: bool
+) -> None:
     """Judge recorded windows: the decision, when it fell, and every e-value.
 
     Exit codes: 0 promote; 1 roll back; 3 undecided (continue, hold or inconclusive).
     """
     from mlcicd.stages.canary_tools import replay_windows
 
-    _say(replay_windows(windows, _canary_section(config, profile), to_the_end=to_the_end), as_json)
+    settings = _canary_section(config, profile)
+    _say(replay_windows(windows, settings, labels=labels, to_the_end=to_the_end), as_json)
 
 
 @canary_group.command("forecast")
@@ -238,7 +216,7 @@ def canary_forecast(config: Path | None, profile: str, as_json: bool, **champion
 @plainly
 def canary_simulate(config: Path | None, profile: str, as_json: bool, runs: int, seed: int, **champion: Any) -> None:
     """Draw how rollouts under this configuration end: false rollbacks, and what detection costs."""
-    from mlcicd.stages.canary_tools import operating_characteristics
+    from mlcicd.stages.canary_simulation import operating_characteristics
 
     settings = _canary_section(config, profile)
     known = _known_champion(settings, **champion)

@@ -14,7 +14,7 @@ from mlcicd.core.files import write_atomic
 # A reference to one of our actions in a workflow, with the release that the comment behind it names.
 _OURS = re.compile(r"uses: mlcicd/mlcicd(?P<path>(?:/actions/[a-z-]+)?)@\S+(?: +#.*)?")
 _USES = re.compile(r"^[\w.-]+/[\w.-]+@\S+$")
-WORKFLOWS = ("mlcicd-ci.yml", "mlcicd-cd.yml", "mlcicd-retrain.yml")
+WORKFLOWS = ("mlcicd-ci.yml", "mlcicd-cd.yml", "mlcicd-canary.yml", "mlcicd-retrain.yml")
 
 STARTER = """\
 version: 1

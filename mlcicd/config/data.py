@@ -40,7 +40,15 @@ class Data(Section):
     train: str = Field(description="Training data: Parquet, CSV or JSON lines.")
     holdout: str = Field(description="Data that the model never sees in training; gates are judged on it.")
     current: str = Field("", description="The newest data, with or without labels; `monitor` compares it.")
-    target: str = Field(description="The column to predict.")
+    target: str = Field(description="The column to predict; for multi-label, lists or text with `|` between labels.")
+    group: str = Field(
+        "",
+        description="Column of what rows belong to (patient, user, series; for ranking, the query): "
+        "intervals are found over it.",
+    )
+    weight: str = Field("", description="Column of sample weights.")
+    time: str = Field("", description="Forecast: column of each row's time.")
+    season: int = Field(1, ge=1, description="Forecast: season length in steps, of the naive forecast in MASE.")
     prepare: str = Field(
         "", description="Command that brings the data (`dvc pull`, `dvc repro prepare`); run where it is needed."
     )

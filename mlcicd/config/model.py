@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from mlcicd.config.base import Section
 from mlcicd.config.canary import Canary
@@ -16,6 +16,7 @@ from mlcicd.config.data import Data, Monitor
 from mlcicd.config.delivery import Deploy
 from mlcicd.config.evaluation import Evaluate
 from mlcicd.config.registration import Register
+from mlcicd.config.supply_chain import SupplyChain
 from mlcicd.config.training import Train
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -25,7 +26,25 @@ class ModelSection(Section):
     """Which model this project makes."""
 
     name: ModelName = Field(description="The registered model's name.")
-    task: Literal["binary", "multiclass", "regression"] = Field(description="What kind of prediction it makes.")
+    task: Literal["binary", "multiclass", "multilabel", "regression", "quantile", "forecast", "ranking"] = Field(
+        description="What kind of prediction it makes."
+    )
+    labels: list[str] = Field(
+        default_factory=list, description="Multi-label: the labels, in the order of the model's columns."
+    )
+    quantiles: list[float] = Field(
+        default_factory=list, description="Quantile, forecast: the level of each of the model's columns, in order."
+    )
+
+    @model_validator(mode="after")
+    def _levels(self) -> ModelSection:
+        if not all(0 < level < 1 for level in self.quantiles) or len(set(self.quantiles)) != len(self.quantiles):
+            raise ValueError("quantiles must be distinct levels between 0 and 1")
+        if self.task == "quantile" and not self.quantiles:
+            raise ValueError("a quantile task needs quantiles: the level of each of the model's columns, in order")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must be distinct")
+        return self
 
 
 class Tracking(Section):
@@ -54,6 +73,7 @@ class Config(Section):
     deploy: Deploy = Field(default_factory=Deploy)
     canary: Canary = Field(default_factory=Canary)
     monitor: Monitor = Field(default_factory=Monitor)
+    supply_chain: SupplyChain = Field(default_factory=SupplyChain)
     profiles: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Overrides by environment name, chosen with --profile."
     )

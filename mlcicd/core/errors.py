@@ -106,9 +106,11 @@ class DefectError(MlcicdError):
 _LITERALS: set[str] = set()
 _SECRET_NAME = re.compile(r"(?i)(token|secret|password|passwd|api_?key|access_?key|private_?key|credential)")
 _SHORTEST_SECRET = 6
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]+")
+# Bounded, since a scheme without an end would be looked for from each letter of a long word.
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}://[^\s'\"<>]+")
 _SECRET_PAIR = re.compile(
-    r"(?i)([\w-]*(?:authorization|api[-_]?key|access[-_]?key|secret[-_]?key|password|passwd|token|secret)[\"']?)"
+    # A word is looked at from its beginning only: from each of its letters, a long one would take quadratic time.
+    r"(?i)(?<![\w-])([\w-]*(?:authorization|api[-_]?key|access[-_]?key|secret[-_]?key|password|passwd|token|secret)[\"']?)"
     r"(\s*[=:]\s*[\"']?)(?:bearer\s+|basic\s+)?[^\s,;&'\"]+"
 )
 

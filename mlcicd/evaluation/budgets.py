@@ -35,14 +35,21 @@ def measure(figures: Mapping[str, Any], model: Path, *, confidence: float) -> di
 
     Args:
         figures: the scoring runner's: `latencies_ms`, `load_seconds`, `peak_bytes`.
-        model: the model directory, whose files are summed.
+        model: the model directory, whose files are summed, or its file; NaN where there is none.
     """
     latencies = np.sort(np.asarray(figures["latencies_ms"], dtype=float))
     result = {f"latency_p{round(q * 100)}_ms": _quantile(latencies, q, confidence) for q in (0.50, 0.95, 0.99)}
     result["load_seconds"] = Measured(float(figures["load_seconds"]))
-    result["model_size_mb"] = Measured(sum(f.stat().st_size for f in model.rglob("*") if f.is_file()) / 1e6)
+    result["model_size_mb"] = Measured(_bytes(model) / 1e6)
     result["peak_memory_mb"] = Measured(figures["peak_bytes"] / 1e6)
     return result
+
+
+def _bytes(model: Path) -> float:
+    if not model.exists():
+        return math.nan
+    files = [model] if model.is_file() else [f for f in model.rglob("*") if f.is_file()]
+    return float(sum(f.stat().st_size for f in files))
 
 
 def budget_check(

@@ -52,6 +52,27 @@ def draw_tables(total: Floats, squares: Floats, resamples: int, rng: np.random.G
     return draws
 
 
+def draw_clustered(
+    y: NDArray[np.bool_],
+    answers: list[NDArray[np.bool_]],
+    weight: Floats | None,
+    groups: tuple[NDArray[np.intp], Floats],
+) -> Floats:
+    """(resamples, *shape) tables of a Bayesian bootstrap of whole groups of rows.
+
+    Args:
+        groups: (n,) group numbers, and (resamples, groups) weights of the groups.
+    """
+    numbers, drawn = groups
+    code = y.astype(np.intp)
+    for answer in answers:
+        code = 2 * code + answer
+    cells = 2 ** (1 + len(answers))
+    summed = np.bincount(numbers * cells + code, weights=weight, minlength=drawn.shape[1] * cells)
+    tables: Floats = drawn @ summed.astype(np.float64).reshape(drawn.shape[1], cells)
+    return tables.reshape(-1, *(2,) * (1 + len(answers)))
+
+
 def one_model(tables: Floats, which: int) -> Floats:
     """(..., 2, 2) tables [y, answer] of the candidate (0) or the champion (1), from joint ones."""
     summed: Floats = tables.sum(axis=-1 if which == 0 else -2)

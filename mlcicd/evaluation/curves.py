@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from mlcicd.evaluation.calibration import rate_variance, reliability
 from mlcicd.evaluation.intervals import MetricResult
+from mlcicd.evaluation.multilabel import label_sums
 from mlcicd.evaluation.predictions import Predictions, Problem, View, prepare
+from mlcicd.evaluation.problem import CLASSES
 from mlcicd.evaluation.ranking import rank
 from mlcicd.evaluation.uncertainty import normal_quantile
 
@@ -84,6 +86,8 @@ def figures(
     Raises:
         ConfigError, InputError: as `intervals.estimate`.
     """
+    if task == "ranking":
+        return [*_differences(results)]
     problem = prepare(task, y, candidate, champion, sample_weight)
     found = [*_differences(results)]
     if problem.reason:
@@ -91,14 +95,16 @@ def figures(
     views = {"candidate": problem.candidate}
     if problem.champion is not None:
         views["champion"] = problem.champion
-    if task == "regression":
+    if task not in CLASSES:
         usable = {n: v for n, v in views.items() if v.scores is not None and not v.scores_reason}
-        return [*found, *_residuals(problem, usable)]
+        return [*found, *_residuals(problem, usable), *_levels(problem, views)]
+    labelled = {n: v for n, v in views.items() if v.labels is not None and not v.labels_reason}
+    if task == "multilabel":
+        return [*found, *_by_label(problem, labelled)]
     scored = {n: v for n, v in views.items() if v.scores is not None and not v.scores_reason}
     if task == "binary" and 0 < int(problem.y.sum()) < problem.n:
         found.extend(_ranking(problem, scored))
     found.extend(_reliability(problem, scored))
-    labelled = {n: v for n, v in views.items() if v.labels is not None and not v.labels_reason}
     found.extend(_confusions(problem, labelled))
     return found
 
@@ -194,6 +200,38 @@ def _residuals(problem: Problem, views: dict[str, View]) -> list[Figure]:
         return []
     labels = ("quantile level", "label - prediction")
     return [_figure("lines", "Residuals", labels, series, {"y": 0.0, "label": "no error"})]
+
+
+def _levels(problem: Problem, views: dict[str, View]) -> list[Figure]:
+    """How many values lie below each predicted quantile: on the diagonal, as many as there should."""
+    series = []
+    for name, view in views.items():
+        if view.quantiles is not None and not np.isnan(view.quantiles).any():
+            below = np.average(problem.y[:, None] <= view.quantiles, axis=0, weights=problem.weight)
+            series.append(_series(name, view.levels, below))
+    if not series:
+        return []
+    diagonal = _series("calibrated", [0, 1], [0, 1])
+    labels = ("quantile level", "share of values below the quantile")
+    return [_figure("lines", "Coverage of quantiles", labels, [*series, diagonal])]
+
+
+def _by_label(problem: Problem, views: dict[str, View]) -> list[Figure]:
+    """F1 by label; of many labels the most frequent ones."""
+    if not views:
+        return []
+    rows = problem.y.sum(axis=0)
+    shown = sorted(np.argsort(-rows, kind="stable")[:_MANY_CLASSES].tolist())
+    names = [str(problem.classes[i]) for i in shown]
+    one_group = (np.zeros(problem.n, dtype=np.intp), 1)
+    series = []
+    for name, view in views.items():
+        right, true, said = label_sums(
+            problem.y[:, shown], np.asarray(view.labels)[:, shown], one_group, problem.weight
+        )
+        below = np.maximum(true + said, 1e-300)
+        series.append(_series(name, names, (2 * right / below)[0]))
+    return [_figure("bars", "F1 by label", ("label", "F1"), series)]
 
 
 def _differences(results: Sequence[MetricResult]) -> list[Figure]:

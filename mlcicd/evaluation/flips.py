@@ -9,6 +9,7 @@ import numpy as np
 
 from mlcicd.evaluation import counts
 from mlcicd.evaluation.predictions import Predictions, prepare
+from mlcicd.evaluation.problem import CLASSES
 from mlcicd.evaluation.slices import codes_of
 from mlcicd.evaluation.uncertainty import Draws, Interval
 
@@ -47,18 +48,23 @@ def flips(
     first.
 
     Returns:
-        none where labels are missing (the gate on `negative_flip_rate` says why), or for a regression.
+        none where labels are missing (the gate on `negative_flip_rate` says why), or where answers are not classes.
 
     Raises:
         ConfigError, InputError: as `intervals.estimate`.
     """
+    if task not in CLASSES:
+        return []
     problem = prepare(task, y, candidate, champion)
-    if problem.reason or problem.champion is None or task == "regression":
+    if problem.reason or problem.champion is None:
         return []
     if problem.candidate.labels is None or problem.champion.labels is None:
         return []
     good = problem.champion.labels == problem.y
     now = problem.candidate.labels == problem.y
+    if task == "multilabel":
+        # A row is right when all of its labels are.
+        good, now = good.all(axis=1), now.all(axis=1)
     whole = _flips("", problem.n, int((good & ~now).sum()), int((~good & now).sum()), seed)
     if column is None:
         return [whole]

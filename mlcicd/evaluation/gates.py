@@ -262,6 +262,8 @@ def _details(result: MetricResult, rows: float | None) -> dict[str, Any]:
         "method": result.method,
         "candidate": result.candidate,
     }
+    if result.units:
+        details["units"] = result.units
     if rows is not None:
         details["rows_needed"] = int(rows)
     return details

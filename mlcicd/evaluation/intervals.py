@@ -13,7 +13,7 @@ import numpy as np
 from mlcicd.core.errors import ConfigError
 from mlcicd.evaluation.estimators import NO_CHAMPION, Estimator, Found
 from mlcicd.evaluation.metrics import Direction, Metric, get_metric
-from mlcicd.evaluation.predictions import Predictions, Problem, prepare
+from mlcicd.evaluation.predictions import Predictions, Problem, Structure, prepare
 from mlcicd.evaluation.uncertainty import Interval, Uncertainty
 
 
@@ -34,6 +34,7 @@ class MetricResult:
         identical: both models answered every row alike.
         confidence: of the intervals.
         pairwise: the metric compares both models, and `candidate` is the outcome (negative flips).
+        units: the independent units that intervals are found over, in words; empty where they are the rows.
         uncertainty, difference_uncertainty: what the intervals were read from; gives them at other
             confidences.
     """
@@ -53,6 +54,7 @@ class MetricResult:
     identical: bool = False
     confidence: float = 0.95
     pairwise: bool = False
+    units: str = ""
     uncertainty: Uncertainty | None = field(default=None, repr=False, compare=False)
     difference_uncertainty: Uncertainty | None = field(default=None, repr=False, compare=False)
 
@@ -80,6 +82,7 @@ class MetricResult:
             "champion_reason": self.champion_reason,
             "identical": self.identical,
             "confidence": self.confidence,
+            "units": self.units,
         }
 
 
@@ -94,11 +97,12 @@ def estimate(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    structure: Structure | None = None,
 ) -> list[MetricResult]:
     """Computes metrics with (paired) confidence intervals.
 
     Args:
-        task: `binary`, `multiclass` or `regression`.
+        task: one of `problem.TASKS`.
         metrics: names of `mlcicd.evaluation.metrics`.
         y: (n,) labels or values of the holdout.
         candidate, champion: predictions for the same rows in the same order.
@@ -106,6 +110,7 @@ def estimate(
         confidence: of every interval, in (0, 1).
         resamples: bootstrap draws, where a metric's interval is drawn.
         seed: of the draws: the same input gives the same intervals, whatever other metrics are asked for.
+        structure: what rows belong to (a patient, a query, a series) and when they are; intervals are found over that.
 
     Returns:
         one result a metric, in the order asked for. A metric that can not be computed has a NaN and a reason.
@@ -114,7 +119,8 @@ def estimate(
         ConfigError: an unknown task, metric or confidence.
         InputError: arrays that do not fit together.
     """
-    return estimate_problem(prepare(task, y, candidate, champion, sample_weight), metrics, confidence, resamples, seed)
+    problem = prepare(task, y, candidate, champion, sample_weight, structure)
+    return estimate_problem(problem, metrics, confidence, resamples, seed)
 
 
 def estimate_problem(
@@ -128,16 +134,16 @@ def estimate_problem(
     asked = [get_metric(name, problem.task) for name in metrics]
     estimator = Estimator(problem, resamples, seed)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return [_result(m, problem.n, estimator.find(m), confidence) for m in asked]
+        return [_result(m, problem, estimator.find(m), confidence) for m in asked]
 
 
-def _result(metric: Metric, n: int, found: Found, confidence: float) -> MetricResult:
+def _result(metric: Metric, problem: Problem, found: Found, confidence: float) -> MetricResult:
     candidate, champion, difference = found.candidate, found.champion, found.difference
     has_champion = champion is not None or bool(found.champion_reason)
     return MetricResult(
         name=metric.name,
         direction=metric.direction,
-        n=n,
+        n=problem.n,
         candidate=math.nan if candidate is None else candidate.estimate,
         candidate_interval=None if candidate is None else candidate.interval(confidence),
         champion=(math.nan if has_champion else None) if champion is None else champion.estimate,
@@ -150,6 +156,7 @@ def _result(metric: Metric, n: int, found: Found, confidence: float) -> MetricRe
         identical=found.identical,
         confidence=confidence,
         pairwise=metric.pairwise,
+        units=problem.cluster_words,
         uncertainty=candidate,
         difference_uncertainty=difference,
     )

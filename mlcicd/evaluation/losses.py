@@ -48,13 +48,15 @@ def _log_loss(y: NDArray[Any], scores: Floats) -> Floats:
         # scikit-learn divides by the row's sum, after clipping.
         clipped = np.clip(scores, EPSILON, 1 - EPSILON)
         chosen = clipped[np.arange(y.size), y] / clipped.sum(axis=1)
-    loss: Floats = -np.log(np.clip(chosen, EPSILON, 1 - EPSILON))
-    return loss
+    loss: Floats = np.clip(chosen, EPSILON, 1 - EPSILON, out=chosen)
+    np.log(loss, out=loss)
+    return np.negative(loss, out=loss)
 
 
 def _brier(y: NDArray[Any], scores: Floats) -> Floats:
     if scores.ndim == 1:
-        squared: Floats = (scores - y) ** 2
+        squared: Floats = scores - y
+        squared *= squared
         return squared
     # sum_k (p_k - [k = y])^2 without building the indicator matrix
     summed: Floats = (scores * scores).sum(axis=1) - 2 * scores[np.arange(y.size), y] + 1
@@ -69,21 +71,32 @@ def mean(values: Floats, weight: Floats | None) -> float:
 def centred(values: Floats, weight: Floats | None) -> Floats:
     """(n,) influences of the rows on the weighted mean of `values`."""
     if weight is None:
-        out: Floats = (values - values.mean()) / values.size
+        out: Floats = values - values.mean()
+        out /= values.size
         return out
     total = weight.sum()
     weighted: Floats = weight * (values - weight @ values / total) / total
     return weighted
 
 
-def from_influence(estimate: float, influence: Floats, low: float, high: float) -> SkewedMean:
-    """The uncertainty that (n,) influences, which add up to zero, amount to."""
+def from_influence(estimate: float, influence: Floats, low: float, high: float, units: int = 0) -> SkewedMean:
+    """The uncertainty that (n,) influences, which add up to zero, amount to.
+
+    Args:
+        units: how many units of equal size they are worth, for Student's quantile; 0: as many as there are.
+    """
     n = influence.size
     squares = float(influence @ influence)
     se = math.sqrt(squares * n / (n - 1)) if n > 1 else math.inf
     cubes = float((influence * influence) @ influence)
     skewness = math.sqrt(n) * cubes / squares**1.5 if squares > 0 else 0.0
-    return SkewedMean(estimate, se, skewness, n, low, high)
+    if not units or squares <= 0:
+        return SkewedMean(estimate, se, skewness, n, low, high)
+    # A variance of few, heavy-tailed sums is known less well than Student's quantile of their number allows for: its
+    # own degrees of freedom are 2 n / (kurtosis - 1).
+    fourth = float((influence * influence) @ (influence * influence))
+    known = 2 * n / max(n * fourth / squares**2 - 1, 2.0)
+    return SkewedMean(estimate, se, skewness, n, low, high, df=max(1.0, min(units, known) - 1))
 
 
 def r2(y: Floats, squared: Floats, weight: Floats | None) -> tuple[float, Floats]:

@@ -8,10 +8,10 @@ champion's below its own).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
-
-from mlcicd.evaluation import counts
 
 Floats = NDArray[np.float64]
 
@@ -41,16 +41,21 @@ class Sorted:
 
 
 def draw_quantiles(
-    errors: list[Floats], level: float, weight: Floats | None, resamples: int, rng: np.random.Generator
+    errors: list[Floats],
+    level: float,
+    weight: Floats | None,
+    tables_of: Callable[[list[NDArray[np.bool_]]], Floats],
 ) -> tuple[list[float], list[Floats]]:
-    """(estimates, draws of (resamples,)) of one or two models' error quantiles, drawn jointly."""
+    """(estimates, draws of (resamples,)) of one or two models' error quantiles, drawn jointly.
+
+    Args:
+        tables_of: draws (resamples, 2, 2) joint tables of two (n,) masks.
+    """
     ranked = [Sorted(e, weight) for e in errors]
     estimates = [float(r.quantile(level)) for r in ranked]
     below = [e <= q for e, q in zip(errors, estimates, strict=True)]
     pair = below if len(below) == 2 else [below[0], below[0]]
-    always = np.ones(errors[0].size, dtype=bool)
-    total, squares = counts.table(always, pair, weight)
-    tables = counts.draw_tables(total[1], squares[1], resamples, rng)
+    tables = tables_of(pair)
     whole = tables.sum(axis=(1, 2))
     draws = []
     for which in range(len(errors)):

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+# Row and group numbers, of 32 bits where these hold them: half the memory.
+Places = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -25,33 +28,54 @@ class Ranked:
     Attributes:
         order: (n,) row numbers.
         group: (n,) tie group of each ranked row, from 0.
-        positive, negative: (n,) weight of each ranked row if it is positive (negative), else 0.
-        counts: (positives, negatives) as effective numbers of rows (Kish).
+        truth: (n,) whether each ranked row is positive.
+        weight: (n,) weight of each ranked row; None: all weigh the same.
     """
 
-    order: NDArray[np.intp]
-    group: NDArray[np.intp]
-    positive: Floats
-    negative: Floats
-    counts: tuple[float, float]
+    order: Places
+    group: Places
+    truth: NDArray[np.bool_]
+    weight: Floats | None
 
-    @cached_property
+    @property
     def sums(self) -> tuple[Floats, Floats]:
         """(groups,) weights of the positives and negatives in each tie group."""
-        starts = np.flatnonzero(np.diff(self.group, prepend=-1))
-        return np.add.reduceat(self.positive, starts), np.add.reduceat(self.negative, starts)
+        groups = int(self.group[-1]) + 1
+        total = np.bincount(self.group, weights=self.weight, minlength=groups).astype(np.float64)
+        counted = None if self.weight is None else self.weight[self.truth]
+        positive = np.bincount(self.group[self.truth], weights=counted, minlength=groups).astype(np.float64)
+        if self.weight is None:
+            return positive, total - positive
+        # Not by difference: what is left of a sum without positives must be exactly nothing.
+        negative = np.bincount(self.group[~self.truth], weights=self.weight[~self.truth], minlength=groups)
+        return positive, negative.astype(np.float64)
+
+    @cached_property
+    def counts(self) -> tuple[float, float]:
+        """(positives, negatives) as effective numbers of rows (Kish)."""
+        if self.weight is None:
+            positives = int(np.count_nonzero(self.truth))
+            return float(positives), float(self.truth.size - positives)
+        return _effective(self.weight[self.truth]), _effective(self.weight[~self.truth])
+
+    def spread(self, positive: Floats, negative: Floats) -> Floats:
+        """(n,) values in the rows' own order, from (groups,) values of positive and of negative rows."""
+        values = np.where(self.truth, positive[self.group], negative[self.group])
+        if self.weight is not None:
+            values *= self.weight
+        out = np.empty_like(values)
+        out[self.order] = values
+        return out
 
 
 def rank(y: NDArray[np.bool_], scores: Floats, weight: Floats | None) -> Ranked:
     """Sorts once for all ranking metrics of a model."""
-    order = np.argsort(-scores)
+    small = np.int32 if scores.size < 2**31 else np.int64
+    order = np.argsort(scores)[::-1].astype(small)
     ordered = scores[order]
-    group = np.zeros(ordered.size, dtype=np.intp)
+    group = np.zeros(ordered.size, dtype=small)
     np.cumsum(ordered[1:] != ordered[:-1], out=group[1:])
-    truth = y[order]
-    w = np.ones(ordered.size) if weight is None else weight[order]
-    positive, negative = np.where(truth, w, 0.0), np.where(truth, 0.0, w)
-    return Ranked(order, group, positive, negative, (_effective(positive), _effective(negative)))
+    return Ranked(order, group, y[order], None if weight is None else weight[order])
 
 
 def _effective(w: Floats) -> float:
@@ -67,9 +91,9 @@ def roc_auc(ranked: Ranked) -> tuple[float, Floats]:
     pos_above = np.cumsum(pos) - pos / 2
     area = float((pos * neg_below).sum() / (total_pos * total_neg))
     m, n = ranked.counts
-    influence = ranked.positive * (neg_below / total_neg - area)[ranked.group] / total_pos * _unbiased(m)
-    influence += ranked.negative * (pos_above / total_pos - area)[ranked.group] / total_neg * _unbiased(n)
-    return area, _unsort(influence, ranked)
+    of_positive = (neg_below / total_neg - area) / total_pos * _unbiased(m)
+    of_negative = (pos_above / total_pos - area) / total_neg * _unbiased(n)
+    return area, ranked.spread(of_positive, of_negative)
 
 
 def _unbiased(count: float) -> float:
@@ -89,12 +113,5 @@ def average_precision(ranked: Ranked) -> tuple[float, Floats]:
     # A row moves the precision at its own threshold and at every lower one.
     by_tp = np.cumsum((share * fp / found**2)[::-1])[::-1]
     by_fp = -np.cumsum((share * tp / found**2)[::-1])[::-1]
-    influence = ranked.positive * ((precision - value) / total_pos + by_tp)[ranked.group]
-    influence += ranked.negative * by_fp[ranked.group]
-    return value, _unsort(influence * _unbiased(ranked.counts[0]), ranked)
-
-
-def _unsort(values: Floats, ranked: Ranked) -> Floats:
-    out = np.empty_like(values)
-    out[ranked.order] = values
-    return out
+    unbiased = _unbiased(ranked.counts[0])
+    return value, ranked.spread(((precision - value) / total_pos + by_tp) * unbiased, by_fp * unbiased)

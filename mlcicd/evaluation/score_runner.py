@@ -1,9 +1,10 @@
-"""Scores a data set with an MLflow model, in the user's own interpreter.
+"""Scores a data set with a model, in the user's own interpreter.
 
-This file is run by its path and imports nothing of mlcicd: it needs numpy, pandas and mlflow, which the user's
-environment has, or it says what is missing. It writes predictions as `.npz` (no pickles) and figures as JSON::
+This file is run by its path and imports nothing of mlcicd but `score_loaders.py` beside it: it needs numpy, pandas and
+the library that saved the model, which the user's environment has, or it says what is missing. It writes predictions
+as `.npz` (no pickles) and figures as JSON::
 
-    python score_runner.py --model DIR --data FILE --target COLUMN --out predictions.npz --figures figures.json
+    python score_runner.py --kind KIND --model PATH --data FILE --target COLUMN --out predictions.npz --figures F.json
 """
 
 import argparse
@@ -13,6 +14,13 @@ import resource
 import sys
 import time
 from pathlib import Path
+
+from score_loaders import LOADERS, Refused
+
+# Python put this file's folder first, where our modules would hide others of the same name. The project's own stand in
+# the folder in which we are run; last, so that a file there can not pass itself off as a library to the champion.
+del sys.path[0]
+sys.path.append(str(Path.cwd()))
 
 CHUNK_ROWS = 50_000
 LATENCY_ROWS = 200
@@ -36,17 +44,24 @@ def read_table(path):
 
 
 def features_of(model, table, target, ignore):
-    """The columns the model wants, by its signature; without one, all but the target and the ignored."""
-    inputs = model.metadata.get_input_schema()
-    if inputs is None or not inputs.has_input_names():
-        return table.drop(columns=[c for c in [target, *ignore] if c in table.columns])
-    required = set(inputs.required_input_names())
-    missing = [name for name in inputs.input_names() if name in required and name not in table.columns]
+    """The columns the model wants, by its own record of them; without one, all but the target and the ignored."""
+    others = [c for c in table.columns if c != target and c not in ignore]
+    wanted = model.columns
+    if wanted is None:
+        return table[others]
+    if isinstance(wanted, int):
+        if wanted != len(others):
+            fail(
+                f"the model takes {wanted} columns without names, and the data has {len(others)} beside the target: "
+                "list those that it is not given under data.ignore"
+            )
+        return table[others]
+    missing = [name for name, required in wanted if required and name not in table.columns]
     if missing:
         fail(f"the model wants columns that the data does not have: {', '.join(missing[:10])}")
-    if target in inputs.input_names():
+    if target in [name for name, _ in wanted]:
         fail(f"the model wants the target column {target!r} as an input: it has learned from its own answer")
-    return table[[name for name in inputs.input_names() if name in table.columns]]
+    return table[[name for name, _ in wanted if name in table.columns]]
 
 
 def as_array(output):
@@ -67,17 +82,6 @@ def as_array(output):
         except (TypeError, ValueError):
             array = array.astype(str)
     return array
-
-
-def classes_of(model):
-    """Class labels in the order of the score columns, where the model's flavour says them."""
-    try:
-        native = model.get_raw_model()
-    except (AttributeError, NotImplementedError):
-        # Older MLflow, or a flavour without a native model: the classes then come from the holdout's labels.
-        return None
-    classes = getattr(native, "classes_", None)
-    return None if classes is None else [c.item() if hasattr(c, "item") else c for c in classes]
 
 
 def score(model, features):
@@ -133,6 +137,7 @@ def peak_bytes():
 
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--kind", default="mlflow", choices=LOADERS)
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--target", required=True)
@@ -143,12 +148,14 @@ def main():
     try:
         import numpy as np
         import pandas  # noqa: F401
-        from mlflow import pyfunc
     except ImportError as error:
         fail(f"{sys.executable} can not import {error.name}: install it there, or name another interpreter (python:)")
     table = read_table(arguments.data)
     started = time.perf_counter()
-    model = pyfunc.load_model(arguments.model)
+    try:
+        model = LOADERS[arguments.kind](arguments.model)
+    except Refused as error:
+        fail(str(error))
     load_seconds = time.perf_counter() - started
     features = features_of(model, table, arguments.target, arguments.ignore)
     started = time.perf_counter()
@@ -159,7 +166,7 @@ def main():
         "score_seconds": time.perf_counter() - started,
         "latencies_ms": single_row_latencies(model, features),
         "peak_bytes": peak_bytes(),
-        "classes": classes_of(model),
+        "classes": model.classes,
         "features": list(map(str, features.columns)),
     }
     Path(arguments.figures).write_text(json.dumps(figures), encoding="utf-8")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from mlcicd.core.digests import digest_file, digest_json
 from mlcicd.core.errors import CommandFailed, InputError
+from mlcicd.core.model_format import ModelFile, find_model, is_callable_name
 from mlcicd.core.process import run_child, user_environment
 from mlcicd.core.progress import SILENT, Progress
+from mlcicd.evaluation import prediction_cache
 
 RUNNER = Path(__file__).with_name("score_runner.py")
+LOADERS = Path(__file__).with_name("score_loaders.py")
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Scored:
 
 def score(
     model: Path,
-    questions: Path,
+    questions: Path | Callable[[], Path],
     *,
     model_digest: str,
     data_digest: str,
@@ -53,7 +57,8 @@ def score(
     The model's process gets neither the labels nor what gives access to the registry.
 
     Args:
-        questions: the rows, without the target.
+        model: a directory or a file; or a path that does not exist, whose last part is `module:function`.
+        questions: the rows, without the target; a function that writes them is called only if they are needed.
         data_digest: of the data set that the rows are from.
         what: `candidate` or `champion`, for messages.
         timeout: seconds.
@@ -62,19 +67,19 @@ def score(
         CommandFailed: the model could not be loaded, or failed while it predicted.
         InputError: the data can not be scored with this model (columns missing, unknown format).
     """
-    key = digest_json([model_digest, data_digest, target, sorted(ignore), digest_file(RUNNER)]).replace(":", "-")
-    kept = cache / f"{key}.npz"
-    figures_file = cache / f"{key}.json"
-    if kept.is_file() and figures_file.is_file():
-        try:
-            return _read(kept, figures_file, cached=True)
-        except (OSError, ValueError, KeyError):
-            kept.unlink(missing_ok=True)
+    found = _model_file(model)
+    # A function may ask anything, a service even: what it answered once says nothing about now.
+    keep = found.kind != "callable"
+    key = _key(model_digest, data_digest, target, ignore, python)
+    known = prediction_cache.read(cache, key) if keep else None
+    if known is not None:
+        return Scored(*known, cached=True)
+    rows = questions() if callable(questions) else questions
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".score-") as temporary:
         out, figures = Path(temporary, "out.npz"), Path(temporary, "figures.json")
-        command = [python, str(RUNNER), "--model", str(model), "--data", str(questions), "--target", target]
-        command += ["--out", str(out), "--figures", str(figures)]
+        command = [python, str(RUNNER), "--kind", found.kind, "--model", _named(found)]
+        command += ["--data", str(rows), "--target", target, "--out", str(out), "--figures", str(figures)]
         for column in ignore:
             command += ["--ignore", column]
         done = run_child(
@@ -86,33 +91,60 @@ def score(
             progress=progress,
         )
         if done.returncode != 0 or not out.is_file():
-            raise _failure(what, model, done.returncode, done.tail)
-        scored = _read(out, figures, cached=False)
-        # Figures first: the pair counts from the moment the predictions are there.
-        figures.replace(figures_file)
-        out.replace(kept)
+            raise _failure(what, found, done.returncode, done.tail)
+        scored = _read(out, figures)
+    if keep:
+        prediction_cache.write(cache, key, scored.answer, scored.figures)
     return scored
+
+
+def _model_file(model: Path) -> ModelFile:
+    """The model that is meant; `module:function` is the last part of a path that does not exist."""
+    if is_callable_name(model.name) and not model.exists():
+        return ModelFile("callable", model)
+    return find_model(model)
+
+
+def _named(model: ModelFile) -> str:
+    return model.path.name if model.kind == "callable" else str(model.path)
+
+
+def _key(model_digest: str, data_digest: str, target: str, ignore: Sequence[str], python: str) -> str:
+    """What predictions depend on: model, rows, columns, our runner, and the packages of the user's interpreter."""
+    runner = [digest_file(file) for file in (RUNNER, LOADERS)]
+    named = [model_digest, data_digest, target, sorted(ignore), runner, _packages(python)]
+    return digest_json(named).replace(":", "-")
+
+
+def _packages(python: str) -> list[str]:
+    """Names and versions of what is installed beside an interpreter, as its folders say; none where it has no own."""
+    prefix = Path(python).parent.parent
+    return sorted(found.name for found in prefix.glob("lib/python*/site-packages/*.dist-info"))
 
 
 def _without_registry(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environ.items() if not key.startswith("MLFLOW_TRACKING_")}
 
 
-def _read(out: Path, figures: Path, *, cached: bool) -> Scored:
-    with np.load(out, allow_pickle=False) as arrays:
-        answer = arrays["answer"]
-    return Scored(answer, json.loads(figures.read_text(encoding="utf-8")), cached)
+def _read(out: Path, figures: Path) -> Scored:
+    try:
+        with np.load(out, allow_pickle=False) as arrays:
+            answer = arrays["answer"]
+        return Scored(answer, json.loads(figures.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise CommandFailed("the model's process ended well, and left no predictions", why=str(error)) from error
 
 
-def _failure(what: str, model: Path, returncode: int, tail: Sequence[str]) -> CommandFailed | InputError:
+def _failure(what: str, model: ModelFile, returncode: int, tail: Sequence[str]) -> CommandFailed | InputError:
     said = next((line.removeprefix("score: ") for line in reversed(tail) if line.startswith("score: ")), "")
     if said and returncode == 4:
         return InputError(said, where=f"the {what}", remedy="see the training code, or data.ignore in mlcicd.yaml")
+    crash = "its file may be cut short; " if returncode < 0 else ""
     ending = f"killed by signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
     return CommandFailed(
-        f"the {what} could not be scored ({ending})" + (f": {said}" if said else ""),
-        where=str(model),
+        f"the {what}, {model.words}, could not be scored ({ending})" + (f": {said}" if said else ""),
+        where=_named(model),
         why="" if tail else "It printed nothing.",
         log=tail[-15:],
-        remedy="load the model and predict a few rows of the holdout by hand",
+        remedy=f"{crash}load the model and predict a few rows of the holdout by hand",
     )

@@ -18,6 +18,11 @@ def _span(interval: tuple[float, float], confidence: float) -> str:
     return f"{confidence:.4g} interval {number(interval[0])} to {number(interval[1])}"
 
 
+def _rows(result: MetricResult) -> str:
+    """On what a figure was found: rows, and the groups or blocks of time they belong to."""
+    return f"{result.n:,} rows" + (f" in {result.units}" if result.units else "")
+
+
 def _more(rows: float | None, n: int) -> str:
     if rows is None:
         return "no realistic number of rows would decide it"
@@ -37,7 +42,7 @@ def absolute_reason(
     """One sentence with the numbers of an absolute gate."""
     if status is CheckStatus.PASSED:
         return ""
-    seen = f"{metric} is {number(value)} on {result.n:,} rows ({_span(interval, result.confidence)})"
+    seen = f"{metric} is {number(value)} on {_rows(result)} ({_span(interval, result.confidence)})"
     if status is CheckStatus.FAILED:
         return f"{seen}, and {required} is required"
     return f"{seen}: the estimate meets {required}, the whole interval does not; {_more(rows, result.n)}"
@@ -60,7 +65,7 @@ def versus_reason(
     champion = number(result.champion if result.champion is not None else math.nan)
     seen = (
         f"{metric} is {number(result.candidate)} against the champion's {champion}, "
-        f"{how} (difference: {_span(interval, result.confidence)}, {result.n:,} rows)"
+        f"{how} (difference: {_span(interval, result.confidence)}, {_rows(result)})"
     )
     if status is CheckStatus.FAILED:
         return f"{seen}: it must be {vs.words}"

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mlcicd.core.errors import InputError
 from mlcicd.evaluation.intervals import MetricResult, estimate
-from mlcicd.evaluation.predictions import Predictions, prepare, take
+from mlcicd.evaluation.predictions import Predictions, Structure, prepare, take
+from mlcicd.evaluation.problem import CLASSES
 
 MISSING = "(missing)"
 
@@ -41,6 +42,7 @@ def by_values(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    structure: Structure | None = None,
 ) -> list[SliceResult]:
     """Metrics in each slice of a column, largest slice first.
 
@@ -75,6 +77,7 @@ def by_values(
                 confidence=confidence,
                 resamples=resamples,
                 seed=seed,
+                structure=None if structure is None else structure.take(rows),
             )
         out.append(SliceResult(by, name, int(rows.size), tuple(results)))
     return sorted(out, key=lambda s: (-s.n, s.value))
@@ -84,7 +87,7 @@ def _with_classes(
     task: str, y: NDArray[Any], candidate: Predictions, champion: Predictions | None
 ) -> tuple[Predictions, Predictions | None]:
     """Names the classes from the whole holdout: a slice may have only one of them."""
-    if task == "regression" or candidate.classes is not None or (champion and champion.classes is not None):
+    if task not in CLASSES or candidate.classes is not None or (champion and champion.classes is not None):
         return candidate, champion
     classes = prepare(task, y, candidate, champion).classes
     if not classes:

@@ -51,19 +51,32 @@ class Unknown:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Percentile interval of (B,) bootstrap draws; it always holds the estimate."""
+    """Percentile interval of (B,) bootstrap draws; it always holds the estimate.
+
+    Attributes:
+        units: how many independent units were drawn. The plug-in variance of few of them is too small, and so is the
+            normal's quantile: the tails are taken so that the interval of a mean is Student's (the expanded percentile
+            interval; Hesterberg, Am. Stat. 69, 2015). Infinite where the drawing allows for it.
+    """
 
     estimate: float
     draws: Floats
+    units: float = math.inf
 
     def interval(self, confidence: float) -> Interval:
-        tail = (1 - confidence) / 2
+        tail = self._expanded((1 - confidence) / 2)
         low, high = np.quantile(self.draws, [tail, 1 - tail])
         # Beyond what B draws resolve, the normal tail goes on where the draws end.
         if tail * self.draws.size < 1:
             reach = -_NORMAL.inv_cdf(tail) * float(self.draws.std())
             low, high = min(low, self.estimate - reach), max(high, self.estimate + reach)
         return min(float(low), self.estimate), max(float(high), self.estimate)
+
+    def _expanded(self, tail: float) -> float:
+        if not 2 <= self.units < 1e6:
+            return tail
+        reach = student_quantile(1 - tail, self.units - 1) * math.sqrt(self.units / (self.units - 1))
+        return max(_NORMAL.cdf(-reach), 1e-300)
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,7 @@ class SkewedMean:
         skewness: third standardised moment of the rows' contributions.
         n: rows.
         low, high: the metric's range.
+        df: degrees of freedom of the standard error; 0: n - 1.
     """
 
     estimate: float
@@ -86,9 +100,10 @@ class SkewedMean:
     n: int
     low: float = -math.inf
     high: float = math.inf
+    df: float = 0.0
 
     def interval(self, confidence: float) -> Interval:
-        t = student_quantile((1 + confidence) / 2, self.n - 1)
+        t = student_quantile((1 + confidence) / 2, self.df or self.n - 1)
         upper = self.estimate - self.se * self._untransform(-t)
         lower = self.estimate - self.se * self._untransform(t)
         return max(lower, self.low), min(upper, self.high)

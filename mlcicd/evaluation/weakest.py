@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from mlcicd.core.errors import InputError
 from mlcicd.evaluation.losses import centred, from_influence, mean, row_loss
-from mlcicd.evaluation.predictions import Predictions, Problem, prepare
+from mlcicd.evaluation.multilabel import row_score
+from mlcicd.evaluation.predictions import Predictions, Problem, Structure, prepare
+from mlcicd.evaluation.problem import CLASSES
 from mlcicd.evaluation.slices import MISSING, codes_of
 from mlcicd.evaluation.uncertainty import Interval, p_value
 
@@ -80,16 +82,30 @@ def losses_of(problem: Problem) -> tuple[Floats | None, str]:
     view = problem.candidate
     if problem.reason:
         return None, problem.reason
-    if problem.task == "regression":
-        if view.scores_reason or view.scores is None:
-            return None, view.scores_reason
-        return row_loss("mae", problem.y, view.scores), "absolute error"
+    if problem.task not in CLASSES:
+        return _absolute_errors(problem)
+    if problem.task == "multilabel":
+        return _wrong_labels(problem)
     usable = view.scores is not None and not view.scores_reason
     if usable and view.scores is not None and view.scores.min() >= 0 and view.scores.max() <= 1:
         return row_loss("log_loss", problem.y, view.scores), "log loss"
     if view.labels is None or view.labels_reason:
         return None, view.labels_reason
     return (view.labels != problem.y).astype(np.float64), "share of wrong answers"
+
+
+def _absolute_errors(problem: Problem) -> tuple[Floats | None, str]:
+    view = problem.candidate
+    if view.scores_reason or view.scores is None:
+        return None, view.scores_reason
+    return row_loss("mae", problem.y, view.scores), "absolute error"
+
+
+def _wrong_labels(problem: Problem) -> tuple[Floats | None, str]:
+    view = problem.candidate
+    if view.labels_reason or view.labels is None:
+        return None, view.labels_reason
+    return row_score("hamming_loss", problem.y, view.labels), "share of wrong labels"
 
 
 def weakest_slices(
@@ -102,6 +118,7 @@ def weakest_slices(
     depth: int = 2,
     most: int = 5,
     seed: int = 0,
+    structure: Structure | None = None,
 ) -> list[WeakSlice]:
     """The parts of the holdout where the candidate's loss is higher than elsewhere, worst first.
 
@@ -117,7 +134,9 @@ def weakest_slices(
     Raises:
         InputError: a feature of another length; arrays that do not fit together.
     """
-    loss, _ = losses_of(prepare(task, y, candidate))
+    if task == "ranking":
+        return []
+    loss, _ = losses_of(prepare(task, y, candidate, structure=structure))
     n = np.shape(y)[0]
     if loss is None or not features or n < 4 * min_rows:
         return []

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlcicd.core.verdict import Check, Status, Verdict
 from mlcicd.report import wording
+from mlcicd.report.comparison import Estimate, Row, comparison, told_elsewhere
 from mlcicd.report.figures import MalformedFigure, parse_figure
 from mlcicd.report.intervals import interval_svg
 from mlcicd.report.markup import clean
@@ -82,6 +83,7 @@ class StageSection:
     dry_run: bool
     error: dict[str, str]
     log: list[str]
+    comparison: list[Row]
     checks: list[CheckRow]
     folded: list[CheckRow]
     folded_tally: str
@@ -142,7 +144,7 @@ def _code_spans(text: str) -> Markup:
 
 
 def _section(verdict: Verdict, position: int) -> StageSection:
-    checks = wording.ranked(verdict.checks)
+    checks = [c for c in wording.ranked(verdict.checks) if not told_elsewhere(verdict, c)]
     rows = [_check(c) for c in checks]
     attention = sum(map(wording.needs_attention, checks))
     # A few are read, many are not: then only those that need a person stand open.
@@ -161,6 +163,7 @@ def _section(verdict: Verdict, position: int) -> StageSection:
         dry_run=verdict.dry_run,
         log=wording.error_log(verdict),
         error={k: v for k, v in wording.error_lines(verdict).items() if v != clean(verdict.summary)},
+        comparison=[_typeset_row(row) for row in comparison(verdict)],
         checks=rows[:shown],
         folded=rows[shown:],
         folded_tally=wording.tally(checks[shown:]),
@@ -188,6 +191,21 @@ def _check(check: Check) -> CheckRow:
         required=_OPERATOR.sub(lambda m: _OPERATORS[m.group()], clean(check.required, limit=160)),
         reason=clean(check.reason),
         remedy=clean(check.remedy),
+    )
+
+
+def _typeset_row(row: Row) -> Row:
+    """The row with real minus and comparison signs."""
+
+    def minus(seen: Estimate) -> Estimate:
+        return Estimate(seen.value.replace("-", "−"), seen.bounds.replace("-", "−"))
+
+    return replace(
+        row,
+        champion=minus(row.champion),
+        candidate=minus(row.candidate),
+        difference=minus(row.difference),
+        gate=_OPERATOR.sub(lambda m: _OPERATORS[m.group()], row.gate),
     )
 
 

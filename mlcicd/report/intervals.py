@@ -9,6 +9,7 @@ from mlcicd.core.verdict import Check
 from mlcicd.report import wording
 from mlcicd.report.quantities import bounds, number
 
+VERSUS = " vs champion"
 _WIDTH = 168.0
 _HEIGHT = 24.0
 _EDGE = 8.0
@@ -35,7 +36,9 @@ def interval_svg(check: Check) -> str:
     low, high = requirement(check)
     if observed is None or (check.interval is None and low is None and high is None):
         return ""
-    reference = _finite(check.reference)
+    # A difference is drawn on an axis of differences, where the champion is at zero.
+    versus = check.name.endswith(VERSUS) and check.reference is not None
+    reference = 0.0 if versus else _finite(check.reference)
     ends = [b for b in (check.interval or ()) if math.isfinite(b)]
     values = [v for v in (observed, low, high, reference, *ends) if v is not None]
     first, last = min(values), max(values)

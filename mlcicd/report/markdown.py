@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mlcicd.core.verdict import Check, Status, Verdict
 from mlcicd.report import wording
+from mlcicd.report.comparison import Row, comparison, told_elsewhere
 from mlcicd.report.markup import clean, code, prose
 from mlcicd.report.quantities import duration, number, with_interval
 
@@ -122,7 +123,8 @@ def _section(verdict: Verdict, level: _Detail, *, fold: bool) -> Iterator[str]:
         yield prose(verdict.summary, limit=level.text)
         yield ""
     yield from _error(verdict, level)
-    checks = wording.ranked(verdict.checks)
+    yield from _comparison(comparison(verdict)[: level.rows])
+    checks = [c for c in wording.ranked(verdict.checks) if not (level.rows and told_elsewhere(verdict, c))]
     yield from _table(checks[: level.rows])
     yield from _omitted(checks[level.rows :])
     yield from _reasons(checks[: level.rows], level)
@@ -169,6 +171,18 @@ def _table(checks: Sequence[Check]) -> Iterator[str]:
             f"{SYMBOL[kind]} {kind}",
         ]
         yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def _comparison(rows: Sequence[Row]) -> Iterator[str]:
+    if not rows:
+        return
+    yield "| Metric | Champion | Candidate | Difference | Gate | Verdict |"
+    yield "|---|---|---|---|---|---|"
+    for row in rows:
+        told = [prose(text, limit=_CELL) for text in (row.champion, row.candidate, row.difference, row.gate)]
+        outcome = f"{SYMBOL[row.outcome]} {row.outcome}" if row.outcome else "not gated"
+        yield f"| {' | '.join([code(row.metric) or '(unnamed)', *told, outcome])} |"
     yield ""
 
 

@@ -15,6 +15,7 @@ _STAGES = {
     "register": "mlcicd.stages.register",
     "deploy": "mlcicd.stages.deploy",
     "canary": "mlcicd.stages.canary",
+    "promote": "mlcicd.stages.promote",
     "rollback": "mlcicd.stages.rollback",
     "monitor": "mlcicd.stages.monitor",
     "report": "mlcicd.stages.report",

@@ -27,7 +27,12 @@ def registry_of(project: Project) -> Registry:
     experiment = tracking.experiment or project.config.model.name
     if project.environ.get("GITHUB_EVENT_NAME", "").startswith("pull_request"):
         experiment += "-pull-requests"
-    return Registry(project.tracking_uri, experiment=experiment, artifact_location=project.artifact_location)
+    return Registry(
+        project.tracking_uri,
+        experiment=experiment,
+        artifact_location=project.artifact_location,
+        lease_s=seconds(project.config.register_.lock_lease),
+    )
 
 
 def prepare_data(record: Record, *needed: str, always: bool = False) -> None:

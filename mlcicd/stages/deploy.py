@@ -8,9 +8,13 @@ from mlcicd.core.verdict import Check, CheckStatus, Severity, Status, conclude, 
 from mlcicd.registry import RegisteredVersion, Registry, promote
 from mlcicd.registry.tracking import TAG
 from mlcicd.serving.smoke import SmokeRequest, read_smoke, run_smoke
-from mlcicd.stages.common import prepare_data, registry_of, version_evidence
+from mlcicd.stages.common import prepare_data, version_evidence
+from mlcicd.stages.git_tags import tag_promotion
+from mlcicd.stages.lineage import origin_of, recovered
 from mlcicd.stages.places import Place, fetched, place, version_to_deploy
 from mlcicd.stages.record import Record, stage
+from mlcicd.stages.supply import admitted
+from mlcicd.stages.supply_evidence import signature_checks
 
 
 @stage("deploy")
@@ -24,12 +28,13 @@ def deploy(record: Record, *, environment: str = "", model_version: str = "", ap
     """
     project = record.project
     where = place(project, environment)
-    registry = registry_of(project)
+    registry = recovered(record)
     version = version_to_deploy(record, registry, model_version)
     record.subject("version", version.name, f"version:{version.version}", run=version.run_id)
     record.subject("model", "candidate", version.digest)
     record.outputs.update({"environment": where.name, "model-version": version.version})
     record.checks += [version_evidence(project, registry, version), *_taken_back(version)]
+    record.checks += signature_checks(project, registry, version)
     if where.production and project.config.deploy.mode == "delivery":
         record.checks.append(_approval(record, where, approved_by))
     if conclude(record.checks) is Status.FAILED:
@@ -132,6 +137,7 @@ def _smoke_requests(record: Record, where: Place) -> list[SmokeRequest] | None:
 def _bring_up(record: Record, registry: Registry, where: Place, version: RegisteredVersion) -> str:
     record.progress.step(f"starting version {version.version} in {where.name}")
     model = fetched(record, registry, version)
+    admitted(record, model.path, model.digest, f"version {version.version}")
     # A version that does not come up is taken away by the target itself; what runs already stays as it is.
     return where.target.deploy(model)
 
@@ -176,4 +182,6 @@ def _move_alias(record: Record, registry: Registry, where: Place, version: Regis
         previous_alias=rules.previous_alias,
         expected_champion=version.tags.get(f"{TAG}measured_against", ""),
         reason=f"deployed to {where.name}",
+        origin=origin_of(record.project.environ),
     )
+    tag_promotion(record, version)

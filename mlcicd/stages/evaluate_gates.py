@@ -11,8 +11,9 @@ from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.core.verdict import Check, Severity
 from mlcicd.data.source import Source, quote, reading
 from mlcicd.evaluation import budgets
+from mlcicd.evaluation.metrics import is_metric
 from mlcicd.evaluation.metrics import names as metric_names
-from mlcicd.evaluation.predictions import Predictions
+from mlcicd.evaluation.predictions import Predictions, Structure
 from mlcicd.evaluation.requirements import Gate, SliceGate, VsChampion
 from mlcicd.evaluation.scoring import Scored
 from mlcicd.evaluation.slices import SliceResult, by_values
@@ -24,24 +25,31 @@ def known_metrics(project: Project) -> None:
     """Checks the names of metrics before anything is scored.
 
     Raises:
-        ConfigError: there is no such metric for the task, or a budget has more than `max`; on its line.
+        ConfigError: there is no such metric for the task, a metric of the project's own has the name of another, a
+        slice names one of these, or a budget has more than `max`; on its line.
     """
-    import difflib
-
-    settings = project.config.evaluate
-    known = [*metric_names(project.config.model.task), *budgets.NAMES]
+    settings, task = project.config.evaluate, project.config.model.task
+    for name in settings.metrics:
+        if name in (*metric_names(), *budgets.NAMES):
+            raise ConfigError(
+                f"evaluate.metrics defines {name}, which is a metric already",
+                file=FILE_NAME,
+                line=project.document.line(("evaluate", "metrics", name)),
+                remedy="give it a name of its own",
+            )
     asked = [(("evaluate", "gates", name), name) for name in settings.gates]
     asked += [(("evaluate", "slices", i, "metric"), s.metric) for i, s in enumerate(settings.slices)]  # type: ignore[misc]
     for path, name in asked:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+        own = name in settings.metrics
+        if own and path[1] == "slices":
             raise ConfigError(
-                f"there is no metric {name!r} for a {project.config.model.task} model"
-                + (f"; did you mean {close[0]!r}?" if close else ""),
+                f"{name} is a function of the project's own, which is not computed by slice",
                 file=FILE_NAME,
                 line=project.document.line(path),
-                remedy=f"choose from {', '.join(known)}",
+                remedy=f"choose from {', '.join(metric_names(task))}",
             )
+        if not own and name not in budgets.NAMES and not is_metric(name, task):
+            raise _no_such(project, path, name)
     for name, gate in settings.gates.items():
         if name in budgets.NAMES and (gate.max is None or gate.min is not None or gate.vs_champion is not None):
             raise ConfigError(
@@ -49,6 +57,20 @@ def known_metrics(project: Project) -> None:
                 file=FILE_NAME,
                 line=project.document.line(("evaluate", "gates", name)),
             )
+
+
+def _no_such(project: Project, path: tuple[str | int, ...], name: str) -> ConfigError:
+    import difflib
+
+    task = project.config.model.task
+    known = [*metric_names(task), *budgets.NAMES, *project.config.evaluate.metrics]
+    close = difflib.get_close_matches(name, known, n=1)
+    return ConfigError(
+        f"there is no metric {name!r} for a {task} model" + (f"; did you mean {close[0]!r}?" if close else ""),
+        file=FILE_NAME,
+        line=project.document.line(path),
+        remedy=f"choose from {', '.join(known)}",
+    )
 
 
 def gate_of(name: str, gate: Any) -> Gate:
@@ -74,9 +96,16 @@ def slice_gate_of(gate: Any) -> SliceGate:
 
 
 def slice_results(
-    record: Record, holdout: Source, y: Any, candidate: Predictions, champion: Predictions | None
+    record: Record,
+    holdout: Source,
+    y: Any,
+    candidate: Predictions,
+    champion: Predictions | None,
+    *,
+    weight: Any = None,
+    structure: Structure | None = None,
 ) -> list[SliceResult]:
-    """Metrics of every slice that a gate asks about."""
+    """Metrics of every slice that a gate asks about; `weight` and `structure` as of `intervals.estimate`."""
     settings = record.project.config.evaluate
     found: list[SliceResult] = []
     for column in dict.fromkeys(gate.by for gate in settings.slices):
@@ -90,6 +119,8 @@ def slice_results(
             champion,
             by=column,
             column=column_values(holdout, column),
+            sample_weight=weight,
+            structure=structure,
             min_rows=min(gate.min_rows for gate in asked),
             confidence=settings.confidence,
             resamples=settings.resamples,

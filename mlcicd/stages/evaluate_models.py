@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from mlcicd.config import FILE_NAME, seconds
-from mlcicd.core.digests import digest_tree
+from mlcicd.core.digests import digest_json, digest_tree
 from mlcicd.core.errors import InputError
+from mlcicd.core.model_format import find_model, is_callable_name
 from mlcicd.core.verdict import Check, CheckStatus, Verdict
+from mlcicd.evaluation.answers import predictions_of
 from mlcicd.evaluation.predictions import Predictions
 from mlcicd.evaluation.scoring import Scored, score
 from mlcicd.registry import Registry
 from mlcicd.stages.common import digest_of, earlier
 from mlcicd.stages.record import Record
 from mlcicd.stages.reference import champion_version
+from mlcicd.stages.supply import admitted
 from mlcicd.stages.train import fingerprint_of
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model on disk, and where it comes from."""
+    """A model on disk, and where it comes from.
+
+    `answers`: the file of its predictions, where these are all that is known of it; nothing stands at `path` then.
+    """
 
     path: Path
     digest: str
     run_id: str = ""
     version: str = ""
+    answers: Path | None = None
 
 
 def candidate_model(record: Record, registry: Registry, model: str) -> Model:
     project = record.project
     if model:
-        path = Path(model) if Path(model).is_absolute() else project.root / model
-        if not (path / "MLmodel").is_file():
-            raise InputError("this is not an MLflow model directory (it has no MLmodel file)", where=str(path))
-        return Model(path, digest_tree(path))
+        return _named_model(record, model)
     trained = earlier(project, "train")
     record.checks.append(_same_training(record, trained))
     subject = trained.subject("model", "candidate")
@@ -56,6 +59,18 @@ def candidate_model(record: Record, registry: Registry, model: str) -> Model:
         return Model(local, subject.digest, run_id)
     path = registry.fetch_model(run_id, project.model_cache, digest=subject.digest)
     return Model(path, subject.digest, run_id)
+
+
+def _named_model(record: Record, model: str) -> Model:
+    """The model that an option names: a directory, a file, or `module:function` of the project's code."""
+    project = record.project
+    path = Path(model) if Path(model).is_absolute() else project.root / model
+    if is_callable_name(model) and not path.exists():
+        # The code is the model: where that is the same, so is the function.
+        code = fingerprint_of(project).parts
+        return Model(path, digest_json([model, dict(code)]))
+    find_model(path)
+    return Model(path, digest_tree(path))
 
 
 def _same_training(record: Record, trained: Verdict) -> Check:
@@ -104,11 +119,11 @@ def champion_model(record: Record, registry: Registry) -> Model | None:
     return Model(path, version.digest, version.run_id, version.version)
 
 
-def score_model(record: Record, model: Model, asked: Path, what: str, rows: int) -> Scored:
+def score_model(record: Record, model: Model, asked: Path | Callable[[], Path], what: str, rows: int) -> Scored:
     project = record.project
     record.progress.step(f"scoring the {what} on {rows:,} rows")
     scored = score(
-        model.path,
+        admitted(record, model.path, model.digest, what),
         asked,
         model_digest=model.digest,
         data_digest=digest_of(record, "data", "holdout"),
@@ -132,12 +147,6 @@ def score_model(record: Record, model: Model, asked: Path, what: str, rows: int)
 
 def as_predictions(record: Record, scored: Scored) -> Predictions:
     """What an answer array means for the task: values, labels, or scores by class."""
-    answer, classes = scored.answer, scored.figures.get("classes")
-    if record.project.config.model.task == "regression":
-        return Predictions(labels=answer)
-    if answer.ndim == 2:
-        return Predictions(scores=answer, classes=classes)
-    # One column of fractions is a score of the positive class; anything else are labels.
-    if np.issubdtype(answer.dtype, np.floating) and not np.all(np.isin(answer, (0.0, 1.0))):
-        return Predictions(scores=answer)
-    return Predictions(labels=answer)
+    section = record.project.config.model
+    classes = scored.figures.get("classes")
+    return predictions_of(section.task, scored.answer, classes, labels=section.labels, quantiles=section.quantiles)

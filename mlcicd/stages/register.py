@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 
 from mlcicd.core.digests import digest_bytes
+from mlcicd.core.errors import redact
 from mlcicd.core.verdict import Check, CheckStatus, Status, Verdict
+from mlcicd.registry.registration import register_once
 from mlcicd.registry.tracking import TAG, RegisteredVersion, Registry, content_digest
-from mlcicd.stages.common import accepted_statuses, earlier, evidence_folder, registry_of, same_configuration
+from mlcicd.stages.common import accepted_statuses, earlier, evidence_folder, same_configuration
+from mlcicd.stages.expectations_contract import store_rows
+from mlcicd.stages.expectations_waivers import waiver_tag
+from mlcicd.stages.git_tags import tag_registration
+from mlcicd.stages.lineage import aliases_of, origin_of, recovered, training_lineage
 from mlcicd.stages.record import Record, stage
+from mlcicd.stages.supply import admitted
+from mlcicd.stages.supply_evidence import store_supply
 
 
 @stage("register")
@@ -38,40 +46,30 @@ def register(record: Record) -> Status | None:
         )
     if any(check.status is CheckStatus.FAILED for check in record.checks) or model is None:
         return Status.FAILED
-    registry = registry_of(project)
+    registry = recovered(record)
     # Downloads, and compares with the digest: what is registered is what was evaluated.
-    registry.fetch_model(run_id, project.model_cache, digest=model.digest)
+    fetched = registry.fetch_model(run_id, project.model_cache, digest=model.digest)
+    path = admitted(record, fetched, model.digest, "candidate")
     record.checks.append(Check(name="model bytes", status=CheckStatus.PASSED, observed=model.digest[:19]))
-    tags = _tags(record, evaluation, registry.run_tags(run_id))
+    tags = _tags(record, evaluation, registry, run_id)
     existing = _same_content(registry, config.model.name, tags[f"{TAG}content"])
     if record.dry_run:
         record.summary = "dry run: would register the model" if not existing else "dry run: already registered"
         return Status.PASSED
     # Evidence first: there is never a version without it. The same content again brings its newest evidence along.
+    store_supply(record, registry, run_id, evaluation, model=path, document=_document(evaluation))
     _store_evidence(record, registry, run_id, evaluation)
-    if existing is None:
-        version = registry.create_version(config.model.name, run_id, tags)
-    else:
-        version = existing
-        registry.tag_version(version.name, version.version, tags)
-    _name_challenger(record, registry, version)
+    version, made = register_once(
+        registry, config.model.name, run_id, tags, alias=config.register_.alias, aliases=aliases_of(project)
+    )
+    tag_registration(record, version)
     record.outputs.update(
         {"model-name": config.model.name, "model-version": version.version, "alias": config.register_.alias}
     )
     record.subject("version", config.model.name, f"version:{version.version}", run=version.run_id)
-    was = "already registered as" if existing else "registered as"
+    was = "registered as" if made else "already registered as"
     record.summary = f"{was} {config.model.name} version {version.version}, alias {config.register_.alias}"
-    return Status.SKIPPED if existing else Status.PASSED
-
-
-def _name_challenger(record: Record, registry: Registry, version: RegisteredVersion) -> None:
-    """Moves the challenger alias to the version, unless a newer one has it: an old run again is no new challenger."""
-    name, alias = version.name, record.project.config.register_.alias
-    current = registry.version_at(name, alias)
-    if current is None or int(current.version) <= int(version.version):
-        registry.set_alias(name, alias, version.version)
-    else:
-        record.progress.step(f"{alias} stays with the newer version {current.version}")
+    return Status.PASSED if made else Status.SKIPPED
 
 
 def _validated(record: Record, evaluation: Verdict) -> Check:
@@ -119,9 +117,11 @@ def _accepted(record: Record, evaluation: Verdict) -> Check:
     )
 
 
-def _tags(record: Record, evaluation: Verdict, run: dict[str, str]) -> dict[str, str]:
+def _tags(record: Record, evaluation: Verdict, registry: Registry, run_id: str) -> dict[str, str]:
     """Lineage of a version: what it was made of, by which commit it was trained and judged, who let it through."""
     project = record.project
+    run = registry.run_tags(run_id)
+    origin = origin_of(project.environ)
     model = evaluation.subject("model", "candidate")
     train = evaluation.subject("data", "train")
     holdout = evaluation.subject("data", "holdout")
@@ -143,12 +143,18 @@ def _tags(record: Record, evaluation: Verdict, run: dict[str, str]) -> dict[str,
         "git_commit": commit,
         "git_dirty": str(bool(git and git.details.get("dirty"))).lower(),
         "evaluation": str(evaluation.status),
+        "waivers": waiver_tag(evaluation),
         "evidence_digest": digest_bytes(_document(evaluation).encode()),
+        "validation_digest": _digest_of_verdict(record, "validate-data"),
+        "training_digest": _digest_of_verdict(record, "train"),
+        **training_lineage(project, run, registry.run_params(run_id)),
+        "registered_by": origin.who,
+        "workflow_run": origin.run,
+        # After the evidence: a death between the two must not leave old evidence that claims the new comparison.
         "measured_against": str(champion.details.get("version", "")) if champion else "",
-        "registered_by": project.environ.get("GITHUB_ACTOR") or project.environ.get("USER", ""),
-        "workflow_run": _workflow_run(record),
     }
-    return {f"{TAG}{key}": value for key, value in tags.items()}
+    # Names of people and runs come from the environment, where anything may stand.
+    return {f"{TAG}{key}": redact(value) for key, value in tags.items()}
 
 
 def _store_evidence(record: Record, registry: Registry, run_id: str, evaluation: Verdict) -> None:
@@ -162,6 +168,7 @@ def _store_evidence(record: Record, registry: Registry, run_id: str, evaluation:
     profile = record.project.state / "evidence" / "profile.json"
     if profile.is_file():
         registry.log_text(run_id, profile.read_text(encoding="utf-8"), f"{folder}/profile.json")
+    store_rows(record, registry, run_id, folder, evaluation)
     registry.log_text(run_id, document, f"{folder}/evaluate.json")
 
 
@@ -173,7 +180,6 @@ def _same_content(registry: Registry, name: str, content: str) -> RegisteredVers
     return next((v for v in reversed(registry.versions(name)) if v.content == content), None)
 
 
-def _workflow_run(record: Record) -> str:
-    environ = record.project.environ
-    server, repository, run = (environ.get(f"GITHUB_{key}", "") for key in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
-    return f"{server}/{repository}/actions/runs/{run}" if run else ""
+def _digest_of_verdict(record: Record, name: str) -> str:
+    path = record.project.verdict_path(name)
+    return digest_bytes(path.read_bytes()) if path.is_file() else ""

@@ -87,7 +87,7 @@ def _labels(kind: str, source: Source, target: str, task: str) -> Check:
         missing += f" OR NOT isfinite({column})"
     # Identifiers are quoted; nothing of the data is SQL.
     holes, classes = source.fetch(f"SELECT count(*) FILTER ({missing}), count(DISTINCT {column}) FROM data")[0]  # noqa: S608
-    enough = {"binary": classes == 2, "multiclass": classes >= 2, "regression": classes >= 2}[task]
+    enough = classes == 2 if task == "binary" else classes >= (1 if task == "multilabel" else 2)
     reason = ""
     if holes:
         reason = f"{holes:,} of {source.rows:,} rows of the {kind} data have no label"

@@ -197,7 +197,7 @@ def test_unknown_names_say_the_nearest() -> None:
     with pytest.raises(ConfigError, match="has no level"):
         get_metric("mae@0.5", "regression")
     with pytest.raises(ConfigError, match="unknown task"):
-        estimate("ranking", ["ndcg"], [0, 1], Predictions([0, 1]))
+        estimate("survival", ["ndcg"], [0, 1], Predictions([0, 1]))
     assert get_metric("brier_score_loss", "binary").direction == "lower"
 
 

@@ -335,6 +335,9 @@ def test_the_model_is_not_handed_the_answers(evaluated: Path) -> None:
         f"    open({str(seen)!r}, 'w').write(data + os.environ.get('MLFLOW_TRACKING_URI', 'no registry'))\n"
         "    raise SystemExit(1)\n"
     )
+    # A loader of its own would be refused before it is loaded.
+    with (evaluated / "mlcicd.yaml").open("a") as config:
+        config.write("supply_chain: {scan: warn}\n")
     evaluate(project_at(evaluated), model="spy")
     assert seen.read_text().splitlines() == ["id,a,b", "no registry"]
 
@@ -344,3 +347,39 @@ def test_a_repository_that_git_does_not_read_is_an_error(evaluated: Path) -> Non
     verdict = register(project_at(evaluated))
     assert verdict.exit_code == 5
     assert "git does not read" in verdict.summary
+
+
+def test_a_second_evaluation_asks_no_model_again(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlcicd.evaluation import scoring
+
+    before = next(c for c in evaluate(project_at(evaluated)).checks if c.name == "roc_auc").observed
+
+    def never(*_arguments: object, **_more: object) -> None:
+        raise AssertionError("a model was asked again")
+
+    monkeypatch.setattr(scoring, "run_child", never)
+    again = evaluate(project_at(evaluated))
+    assert again.status is Status.PASSED, again.summary
+    assert next(c for c in again.checks if c.name == "roc_auc").observed == before
+
+
+@pytest.mark.slow
+def test_a_model_that_mlflow_did_not_save_goes_through_to_the_registry(evaluated: Path) -> None:
+    (evaluated / "train.py").write_text(
+        "import joblib, pandas as pd, pathlib, shutil\n"
+        "from sklearn.linear_model import LogisticRegression\n"
+        "table = pd.read_csv('train.csv')\n"
+        "shutil.rmtree('model', ignore_errors=True); pathlib.Path('model').mkdir()\n"
+        "joblib.dump(LogisticRegression().fit(table[['a', 'b']], table['y']), 'model/model.joblib')\n"
+    )
+    for _again in range(2):
+        commit(evaluated)
+        trained = train(project_at(evaluated), force=True)
+        assert trained.status is Status.PASSED, (trained.summary, trained.details.get("error"))
+    verdict = evaluate(project_at(evaluated))
+    assert verdict.status is Status.PASSED, (verdict.summary, verdict.details.get("error"))
+    assert next(c for c in verdict.checks if c.name == "roc_auc").observed > 0.8
+    # As a file by its name, it is the same model.
+    named = evaluate(project_at(evaluated), model="model/model.joblib")
+    assert named.status is Status.PASSED, named.summary
+    assert register(project_at(evaluated)).status is Status.FAILED

@@ -1,0 +1,113 @@
+"""Distributions of one or two models put together, where little or no variation was seen included."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcicd.evaluation.uncertainty import (
+    Boundary,
+    Draws,
+    LogitNormal,
+    Normal,
+    Recovered,
+    SkewedMean,
+    Uncertainty,
+    Unknown,
+)
+
+Floats = NDArray[np.float64]
+
+# Below this, rows without any variation say nothing about a quantity that has no bounds.
+FEW = 30
+_NOTHING = 1e-12
+
+
+@dataclass(frozen=True)
+class Found:
+    """A metric's distributions, or the reasons why there are none."""
+
+    candidate: Uncertainty | None = None
+    champion: Uncertainty | None = None
+    difference: Uncertainty | None = None
+    method: str = ""
+    reason: str = ""
+    champion_reason: str = ""
+    identical: bool = False
+
+
+def pair_of(singles: list[Uncertainty], difference: Uncertainty | None, method: str) -> Found:
+    """One or two models' distributions, and that of their difference."""
+    return Found(singles[0], singles[1] if len(singles) == 2 else None, difference, method)
+
+
+def paired(points: list[float], drawn: list[Floats], method: str, units: float = math.inf) -> Found:
+    """Draws of one or two models, made together; `units` are what was drawn, where they are few."""
+    singles: list[Uncertainty] = [Draws(p, d, units) for p, d in zip(points, drawn, strict=True)]
+    gap = Draws(points[0] - points[1], drawn[0] - drawn[1], units) if len(points) == 2 else None
+    return pair_of(singles, gap, method)
+
+
+def unknown(found: Found, low: float, high: float) -> Found:
+    """The same estimates, of which nothing more is known than the metric's range."""
+
+    def settle(part: Uncertainty | None, below: float, above: float) -> Uncertainty | None:
+        return None if part is None else Unknown(part.estimate, below, above)
+
+    reach = high - low
+    return replace(
+        found,
+        candidate=settle(found.candidate, low, high),
+        champion=settle(found.champion, low, high),
+        difference=settle(found.difference, -reach, reach),
+    )
+
+
+def without_certainty(found: Found, low: float, high: float, n: int) -> Found:
+    """Draws that all agree say that no variation was seen, not that there is none."""
+
+    def settle(part: Uncertainty | None) -> Uncertainty | None:
+        return Boundary(part.estimate, n, low, high) if part is not None and _still(part) else part
+
+    candidate, champion = settle(found.candidate), settle(found.champion)
+    difference = found.difference
+    if difference is not None and _still(difference) and candidate and champion:
+        difference = Recovered(candidate, champion)
+    return replace(found, candidate=candidate, champion=champion, difference=difference)
+
+
+def _still(part: Uncertainty) -> bool:
+    return isinstance(part, Draws) and float(np.ptp(part.draws)) < _NOTHING
+
+
+def settled(mean: SkewedMean) -> Uncertainty:
+    """A mean that may show no variation at all."""
+    if mean.n < 2:
+        return Unknown(mean.estimate, mean.low, mean.high)
+    if mean.se > 0:
+        return mean
+    if math.isfinite(mean.low) and math.isfinite(mean.high):
+        return Boundary(mean.estimate, mean.n, mean.low, mean.high)
+    return mean if mean.n >= FEW else Unknown(mean.estimate, mean.low, mean.high)
+
+
+def area(value: float, se: float, count: float) -> Uncertainty:
+    """An area under a curve: normal on the logit scale, `count` rows of the rarer class."""
+    if count < 2:
+        return Unknown(value, 0.0, 1.0)
+    if se < _NOTHING or not _NOTHING < value < 1 - _NOTHING:
+        return Boundary(value, count)
+    return LogitNormal(value, se, count - 1)
+
+
+def area_difference(singles: list[Uncertainty], se: float, count: float) -> Uncertainty:
+    """The difference of two areas of standard error `se`."""
+    gap = singles[0].estimate - singles[1].estimate
+    if count < 2:
+        return Unknown(gap, -1.0, 1.0)
+    if se < _NOTHING:
+        return Recovered(singles[0], singles[1])
+    return Normal(gap, se, count - 1, -1.0, 1.0)

@@ -1,0 +1,121 @@
+"""What the registry knows of a model's champions: the moves, and the state of now. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlcicd.config import Project
+from mlcicd.registry.journal import DONE, Entry, entries
+from mlcicd.registry.tracking import TAG
+from mlcicd.stages.common import registry_of
+from mlcicd.stages.lineage import aliases_of
+from mlcicd.stages.places import place
+
+
+def history(project: Project) -> list[dict[str, str]]:
+    """The moves of the champion, newest first: operation, versions, when, who, why, evidence, workflow run, outcome.
+
+    Raises:
+        ServiceError: the registry does not answer.
+    """
+    model = registry_of(project).model(project.config.model.name)
+    return [_move(entry) for entry in reversed(entries(model.tags if model else {}))]
+
+
+def state(project: Project) -> dict[str, Any]:
+    """What is champion, what is where, and since when.
+
+    Returns:
+        `model`; `aliases`: by alias the version, its digest, its evaluation and since when it is champion;
+        `unfinished`: how many moves a command has left undone, which the next one mends; `environments`: what each
+        has live.
+
+    Raises:
+        ServiceError: the registry or a target does not answer.
+    """
+    rules, name = project.config.register_, project.config.model.name
+    registry = registry_of(project)
+    model = registry.model(name)
+    journal = entries(model.tags if model else {})
+    aliases = {}
+    for alias in (rules.champion_alias, rules.previous_alias, rules.alias):
+        version = registry.version_at(name, alias)
+        aliases[alias] = _version(version.version, version.tags) if version else None
+    champion = aliases[aliases_of(project).champion]
+    if champion is not None:
+        last = next((e for e in reversed(journal) if e.outcome == DONE), None)
+        champion["since"] = last.at if last is not None and last.after == champion["version"] else ""
+    return {
+        "model": name,
+        "aliases": aliases,
+        "unfinished": sum(not e.outcome for e in journal),
+        "environments": {name: _environment(project, name) for name in project.config.deploy.environments},
+    }
+
+
+def history_lines(moves: list[dict[str, str]]) -> list[str]:
+    """The history for people: a move a line, its reason under it."""
+    lines = []
+    for move in moves:
+        what = f"version {move['from'] or 'none'} -> {move['to']}"
+        who = f" by {move['who']}" if move["who"] else ""
+        lines.append(f"{move['at']}  {move['operation']:8}  {what}  {move['outcome']}{who}")
+        lines += [f"    {text}" for text in (move["reason"], move["run"], move["evidence"]) if text]
+    return lines or ["nothing was promoted yet"]
+
+
+def state_lines(now: Mapping[str, Any]) -> list[str]:
+    """The state for people."""
+    lines = []
+    for alias, version in now["aliases"].items():
+        if version is None:
+            lines.append(f"{alias:12} none")
+            continue
+        since = f" since {version['since']}" if version.get("since") else ""
+        lines.append(f"{alias:12} version {version['version']}{since}  evaluation {version['evaluation'] or 'unknown'}")
+    if now["unfinished"]:
+        lines.append(f"{now['unfinished']} moves were left undone; the next command that writes mends them")
+    for name, here in now["environments"].items():
+        parts = [f"live {here['live'] or 'none'}"]
+        if here["canary"]:
+            parts.append(f"canary {here['canary']} with {here['share']:.0%}")
+        if here["previous"]:
+            parts.append(f"previous {here['previous']} warm")
+        parts.append("healthy" if here["healthy"] else "not running")
+        lines.append(f"{name:12} {', '.join(parts)}  {here['url']}")
+    return lines
+
+
+def _move(entry: Entry) -> dict[str, str]:
+    return {
+        "operation": entry.operation,
+        "from": entry.before,
+        "to": entry.after,
+        "previous": entry.previous_after,
+        "at": entry.at,
+        "who": entry.who,
+        "reason": entry.reason,
+        "run": entry.run,
+        "model": entry.model_digest,
+        "evidence": entry.evidence_digest,
+        "outcome": entry.outcome or "unfinished",
+        "token": str(entry.epoch),
+    }
+
+
+def _version(version: str, tags: Mapping[str, str]) -> dict[str, str]:
+    known = ("model_digest", "evaluation", "git_commit", "registered_by", "workflow_run")
+    return {"version": version, **{key: tags.get(f"{TAG}{key}", "") for key in known}}
+
+
+def _environment(project: Project, name: str) -> dict[str, Any]:
+    now = place(project, name).target.status()
+    return {
+        "live": now.live or "",
+        "canary": now.canary or "",
+        "share": now.share,
+        "previous": now.previous or "",
+        "healthy": now.healthy,
+        "url": now.url,
+    }
