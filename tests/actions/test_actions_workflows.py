@@ -1,4 +1,4 @@
-"""The three starter workflows, run to the end on the example under act."""
+"""The starter workflows, run to the end on the example under act."""
 
 from __future__ import annotations
 
@@ -81,6 +81,12 @@ class Comments:
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
 
+def change(path: Path, before: str, now: str) -> None:
+    text = path.read_text()
+    assert text.count(before) == 1, f"{before!r} in {path}"
+    path.write_text(text.replace(before, now))
+
+
 class Team:
     """A repository that uses mlcicd, its registry, and the machine its servers run on."""
 
@@ -94,6 +100,9 @@ class Team:
         git(self.project, "init", "--quiet", "--initial-branch=main")
         git(self.project, "remote", "add", "origin", "https://github.com/team/flights.git")
         scaffold(self.project, force=False)
+        # Scheduled steps take longer than a watch, and each replays the requests of one window.
+        for before, now in (("max_duration: 3m", "max_duration: 1h"), ("rate: 150", "rate: 300")):
+            change(self.project / "mlcicd.yaml", before, now)
         self.commit("The project")
         self.ours = export(folder / "mlcicd")
         self.comments = Comments()
@@ -112,7 +121,7 @@ class Team:
         git(self.project, "apply", str(CHECKOUT / "examples" / "changes" / f"{name}.patch"))
         self.commit(name)
 
-    def run(self, workflow: str, event: str, payload: dict[str, object] | None = None) -> WorkflowRun:
+    def run(self, workflow: str, event: str, payload: dict[str, object] | None = None, **variables: str) -> WorkflowRun:
         done = run_workflow(
             self.project,
             workflow,
@@ -123,6 +132,7 @@ class Team:
             variables={
                 "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder}/mlflow.db",
                 "MLCICD_REFRESH": "true",
+                **variables,
             },
             environment={
                 "GITHUB_API_URL": self.comments.url,
@@ -133,6 +143,22 @@ class Team:
         )
         print(f"{workflow} on {event}: {'passed' if done.code == 0 else f'failed (act ended with {done.code})'}")
         return done
+
+    def steps(self, most: int) -> WorkflowRun:
+        """Scheduled steps of the canary, until one of them switches the schedule off."""
+        for _ in range(most):
+            done = self.run("mlcicd-canary.yml", "schedule")
+            if done.job("Switch the schedule off") == "succeeded":
+                return done
+            assert done.code == 0, explain(done)
+        raise AssertionError(f"no decision after {most} scheduled steps\n{explain(done)}")
+
+    def asked_of_github(self) -> list[str]:
+        """What `gh` was called with since the last time."""
+        log = self.folder / "gh.log"
+        lines = log.read_text().splitlines() if log.is_file() else []
+        log.unlink(missing_ok=True)
+        return lines
 
     def stop(self) -> None:
         """Takes down what the CD workflow left running, which is what it is for."""
@@ -154,6 +180,11 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 
 def explain(done: WorkflowRun) -> str:
     return done.log[-6000:]
+
+
+def deploying(version: str) -> dict[str, object]:
+    """The event by which the retraining workflow asks for a version."""
+    return {"action": "mlcicd-deploy", "client_payload": {"version": version}}
 
 
 # The tests of this file are one story, in order: each begins where the last one ended.
@@ -203,6 +234,17 @@ def test_the_failure_of_production_alone_is_taken_back(team: Team) -> None:
     assert done.code == 1, explain(done)
     assert (done.job("Staging"), done.job("Production")) == ("succeeded", "failed")
     assert "version 3 rolled back after" in done.log
+    assert done.job("Go on by scheduled steps") == "did not run"
+
+
+def test_the_same_failure_is_taken_back_by_scheduled_steps(team: Team) -> None:
+    started = team.run("mlcicd-cd.yml", "repository_dispatch", deploying("3"), MLCICD_CANARY_WATCH="0s")
+    assert started.code == 0, explain(started)
+    assert started.job("Go on by scheduled steps") == "succeeded"
+    ended = team.steps(most=40)
+    assert ended.code == 1, explain(ended)
+    assert "version 3 rolled back after" in ended.log
+    assert team.asked_of_github() == ["workflow enable mlcicd-canary.yml", "workflow disable mlcicd-canary.yml"]
 
 
 def test_a_drifted_month_retrains_and_goes_on_to_cd(team: Team) -> None:
@@ -210,15 +252,23 @@ def test_a_drifted_month_retrains_and_goes_on_to_cd(team: Team) -> None:
     assert done.code == 0, explain(done)
     assert [done.job(name) for name in ("Monitor", "Train, evaluate, register", "Go on to CD")] == ["succeeded"] * 3
     assert done.job("Open a pull request") == "did not run"
-    assert (team.folder / "gh.log").read_text() == (
-        "api repos/team/flights/dispatches -f event_type=mlcicd-deploy -f client_payload[version]=4\n"
-    )
-    payload = {"action": "mlcicd-deploy", "client_payload": {"version": "4"}}
-    cd = team.run("mlcicd-cd.yml", "repository_dispatch", payload)
+    assert team.asked_of_github() == [
+        "api repos/team/flights/dispatches -f event_type=mlcicd-deploy -f client_payload[version]=4"
+    ]
+    assert "registered as flight-delays version 4" in done.log
+    # Watched for a while, paused and started again by hand, and promoted by a scheduled step.
+    cd = team.run("mlcicd-cd.yml", "repository_dispatch", deploying("4"), MLCICD_CANARY_WATCH="4s")
     assert cd.code == 0, explain(cd)
-    assert "version 4 promoted after" in cd.log
+    assert "promoted" not in cd.log
+    paused = team.run("mlcicd-canary.yml", "workflow_dispatch", {"inputs": {"mode": "pause", "reason": ""}})
+    assert (paused.code, paused.job("Switch the schedule off")) == (0, "did not run"), explain(paused)
+    again = team.run("mlcicd-canary.yml", "workflow_dispatch", {"inputs": {"mode": "start", "reason": ""}})
+    assert again.code == 0, explain(again)
+    ended = team.steps(most=40)
+    assert ended.code == 0, explain(ended)
+    assert "version 4 promoted after" in ended.log
+    assert team.asked_of_github() == ["workflow enable mlcicd-canary.yml", "workflow disable mlcicd-canary.yml"]
     # One machine, one state: no run had to bring the champion up again.
     assert "bringing the champion" not in cd.log
     assert len(list(team.state.glob("mlcicd/*"))) == 1
     assert "stage train" not in cd.log
-    assert "registered as flight-delays version 4" in done.log
