@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test check lint types generate lock act bench-canary fault-canary bench-evaluate bench-data clean
+.PHONY: demo test check lint types generate lock act bench-canary fault-canary fault bench-races bench-evaluate bench-coverage bench-data bench-scan clean
 
 $(STAMP): pyproject.toml tools/setup.sh actions/_shared/requirements.txt examples/flight-delays/requirements.txt
 	PYTHON="$(PYTHON)" bash tools/setup.sh $(VENV)
@@ -43,11 +43,24 @@ bench-canary: $(STAMP)
 fault-canary: $(STAMP)  ## Kill a rollout at each of its writes, go on, and compare: about two minutes
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/rollout/rollout_world.py
 
+fault: $(STAMP)  ## Registers, promotes, rolls back and recovers with a fault at every point: more than 1,000 injections
+	bash tools/system_packages.sh
+	$(BIN)/python tests/fault/fault_matrix.py --every 4
+
+bench-races: $(STAMP)  ## 500 rounds of 4 to 8 promoters, beside the alias call alone
+	$(BIN)/python benchmarks/races.py
+
 bench-evaluate: $(STAMP)
 	$(BIN)/python benchmarks/evaluate.py
 
+bench-coverage: $(STAMP)  ## How often intervals hold the truth and gates err, on simulated populations
+	$(BIN)/python benchmarks/coverage.py
+
 bench-data: $(STAMP)
 	$(BIN)/python benchmarks/data.py
+
+bench-scan: $(STAMP)  ## Our scanner of models beside picklescan, modelscan and fickling
+	$(BIN)/python benchmarks/scan.py
 
 clean:
 	rm -rf $(VENV) .demo

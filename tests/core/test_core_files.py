@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,18 @@ def test_values_of_secret_variables_are_taken_out_wherever_they_stand() -> None:
 def test_plain_text_survives_redaction() -> None:
     text = "mlcicd.yaml:3: no metric 'roc'; see https://example.org/docs?a=b#c"
     assert redact(text) == text
+
+
+@pytest.mark.parametrize("part", ["a", "token", "a.b+", "-", "://", "a://", "token=", "x:", "é"])
+def test_redaction_of_a_long_word_takes_time_in_proportion(part: str) -> None:
+    """A training that prints a megabyte without a space must not stop the job."""
+
+    def cost(repeats: int) -> float:
+        began = time.process_time()
+        redact(part * repeats)
+        return time.process_time() - began
+
+    cost(100)
+    short, long = (min(cost(n) for _ in range(3)) for n in (20_000, 160_000))
+    # Eight times the text: in proportion 8, quadratic 64. What is too quick to measure is no danger.
+    assert long < 24 * max(short, 0.002)
