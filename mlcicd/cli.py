@@ -209,7 +209,8 @@ def deploy(environment: str, model_version: str, approved_by: str) -> tuple[Any,
 @_stage_command(
     "canary",
     outputs={
-        "decision": "promote, rollback or inconclusive; continue or hold while it goes on",
+        "decision": "promote, rollback or inconclusive; continue or hold while it goes on; none without a canary",
+        "continues": "true while scheduled steps have something to do, also after a promotion that is watched",
         "model-version": "The version that was judged",
         "champion-version": "The version that has the traffic now",
     },

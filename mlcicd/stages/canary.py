@@ -90,6 +90,7 @@ def canary(
     job = _Job(record, where, registry, store, candidate, champion, reason, fresh=state is None)
     if state is None and mode in ("step", "status", "pause"):
         record.summary = f"version {version} waits beside version {champion}, and its rollout was not started yet"
+        record.outputs["continues"] = "false"
         return Status.SKIPPED
     if state is not None and mode == "status":
         return job.status(state)
@@ -310,7 +311,7 @@ def _nothing_to_judge(record: Record, where: Place, live: str | None) -> Status:
         raise InputError(
             f"nothing is deployed in {where.name}", remedy=f"run `mlcicd deploy --environment {where.name}` first"
         )
-    record.outputs.update({"decision": "none", "model-version": live})
+    record.outputs.update({"decision": "none", "continues": "false", "model-version": live})
     record.summary = f"no canary is waiting in {where.name}: version {live} has all the traffic"
     return Status.SKIPPED
 

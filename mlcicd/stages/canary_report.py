@@ -21,6 +21,7 @@ def conclude(record: Record, outcome: Outcome) -> Status:
     """
     state, decision = outcome.state, outcome.decision
     evidence(record, state, decision)
+    record.outputs["continues"] = str(state.phase is not Phase.DONE).lower()
     requests, errors = state.served
     served = f"{errors} of its {requests} requests failed"
     if state.phase is Phase.WATCHING:

@@ -100,8 +100,8 @@ class Team:
         git(self.project, "init", "--quiet", "--initial-branch=main")
         git(self.project, "remote", "add", "origin", "https://github.com/team/flights.git")
         scaffold(self.project, force=False)
-        # Scheduled steps take longer than a watch, and each replays the requests of one window.
-        for before, now in (("max_duration: 3m", "max_duration: 1h"), ("rate: 150", "rate: 300")):
+        # Scheduled steps take longer than a watch, and each replays the requests of one window: few long ones.
+        for before, now in (("max_duration: 3m", "max_duration: 1h"), ("window: 1s", "window: 4s\n  min_windows: 1")):
             change(self.project / "mlcicd.yaml", before, now)
         self.commit("The project")
         self.ours = export(folder / "mlcicd")
@@ -241,7 +241,7 @@ def test_the_same_failure_is_taken_back_by_scheduled_steps(team: Team) -> None:
     started = team.run("mlcicd-cd.yml", "repository_dispatch", deploying("3"), MLCICD_CANARY_WATCH="0s")
     assert started.code == 0, explain(started)
     assert started.job("Go on by scheduled steps") == "succeeded"
-    ended = team.steps(most=40)
+    ended = team.steps(most=10)
     assert ended.code == 1, explain(ended)
     assert "version 3 rolled back after" in ended.log
     assert team.asked_of_github() == ["workflow enable mlcicd-canary.yml", "workflow disable mlcicd-canary.yml"]
@@ -264,7 +264,7 @@ def test_a_drifted_month_retrains_and_goes_on_to_cd(team: Team) -> None:
     assert (paused.code, paused.job("Switch the schedule off")) == (0, "did not run"), explain(paused)
     again = team.run("mlcicd-canary.yml", "workflow_dispatch", {"inputs": {"mode": "start", "reason": ""}})
     assert again.code == 0, explain(again)
-    ended = team.steps(most=40)
+    ended = team.steps(most=20)
     assert ended.code == 0, explain(ended)
     assert "version 4 promoted after" in ended.log
     assert team.asked_of_github() == ["workflow enable mlcicd-canary.yml", "workflow disable mlcicd-canary.yml"]

@@ -122,7 +122,12 @@ def _wait(condition, seconds: float = 60.0):
 def test_an_equal_model_is_promoted(waiting: Path) -> None:
     verdict = _run(waiting)
     assert verdict.status is Status.PASSED, verdict
-    assert verdict.outputs == {"decision": "promote", "model-version": "2", "champion-version": "2"}
+    assert verdict.outputs == {
+        "continues": "false",
+        "decision": "promote",
+        "model-version": "2",
+        "champion-version": "2",
+    }
     assert "promoted after" in verdict.summary and "0 of its" in verdict.summary
     assert {check.name for check in verdict.checks} >= {"live version", "canary errors", "canary latency"}
     assert next(figure["title"] for figure in verdict.details["figures"]) == "Evidence against the canary"
@@ -140,7 +145,12 @@ def test_an_equal_model_is_promoted(waiting: Path) -> None:
 def test_a_model_that_errs_on_two_percent_is_taken_back_and_its_errors_are_counted(bad_waiting: Path) -> None:
     verdict = _run(bad_waiting)
     assert verdict.status is Status.FAILED, verdict
-    assert verdict.outputs == {"decision": "rollback", "model-version": "3", "champion-version": "1"}
+    assert verdict.outputs == {
+        "continues": "false",
+        "decision": "rollback",
+        "model-version": "3",
+        "champion-version": "1",
+    }
     state = _state(bad_waiting)
     requests, errors = state.served
     assert errors > 0 and f"{errors} of its {requests} requests failed" in verdict.summary
@@ -160,6 +170,7 @@ def test_scheduled_steps_in_processes_of_their_own_end_as_a_watch_does(bad_waiti
     assert _run(bad_waiting, mode="step").status is Status.SKIPPED
     started = _run(bad_waiting, mode="start")
     assert (started.status, started.outputs["decision"]) == (Status.SKIPPED, "continue")
+    assert started.outputs["continues"] == "true"
     assert _target(bad_waiting).status().share == 0.2
     seen = 0
     for number in range(60):
@@ -270,7 +281,7 @@ def test_outcomes_that_come_late_gate_the_promotion_and_take_it_back_afterwards(
     _outcomes(waiting / "outcomes.jsonl", began, math.inf)
     verdict = _run(waiting)
     assert verdict.status is Status.PASSED, verdict
-    assert verdict.outputs["decision"] == "promote"
+    assert (verdict.outputs["decision"], verdict.outputs["continues"]) == ("promote", "true")
     assert "what becomes of its predictions is watched" in verdict.summary
     promoted = _state(waiting)
     assert (promoted.phase, _target(waiting).status().live) == (Phase.WATCHING, "2")
@@ -284,7 +295,8 @@ def test_outcomes_that_come_late_gate_the_promotion_and_take_it_back_afterwards(
 
     verdict = _wait(taken_back)
     assert verdict.status is Status.FAILED, verdict
-    assert verdict.outputs == {"decision": "rollback", "model-version": "2", "champion-version": "1"}
+    assert (verdict.outputs["decision"], verdict.outputs["continues"]) == ("rollback", "false")
+    assert (verdict.outputs["model-version"], verdict.outputs["champion-version"]) == ("2", "1")
     assert "taken back after its promotion: missed" in verdict.summary
     assert (_state(waiting).phase, _target(waiting).status().live) == (Phase.DONE, "1")
     registry = registry_of(project_at(waiting))
