@@ -33,10 +33,12 @@ _DEFAULT_PARAMS = "params.yaml"
 class Stage:
     """A stage as `dvc.yaml` defines it and as `dvc.lock` knows it; the paths are relative to the project's root.
 
-    `templated`: DVC makes its text from variables, so only the lock's side of it can be read here.
+    `key` is its name within its file. `templated`: DVC makes its text from variables, so only the lock's side of it can
+    be read here.
     """
 
     name: str
+    key: str
     root: Path
     file: str
     folder: Path
@@ -218,6 +220,7 @@ def _stages(root: Path, file: Path) -> Iterator[Stage]:
             defined = known if templated and known is not None else body
             yield Stage(
                 name=prefix + one,
+                key=one,
                 root=root,
                 file=at,
                 folder=folder,
@@ -256,7 +259,7 @@ def _params(stage: Stage) -> dict[str, list[str] | None]:
 def _locked_params(stage: Stage) -> dict[str, dict[str, Any]]:
     """The values that a stage was run with: file (as the lock names it) to dotted key to value."""
     lock = load_params(stage.root / Path(stage.file).with_name("dvc.lock"))
-    name = stage.name.rpartition(":")[2]
+    name = stage.key
     params = lock["stages"][name].get("params") or {} if stage.locked is not None else {}
     if not isinstance(params, dict):
         raise InputError(f"the params of {name!r} are no mapping", where=str(stage.file))

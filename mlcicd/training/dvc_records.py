@@ -178,7 +178,17 @@ def _outputs(
             yield relative_to_root(root, folder, out["path"]), Recorded(md5, origin, is_legacy(out))
 
 
+_LONGEST_PATH = 4096
+
+
 def relative_to_root(root: Path, folder: Path, path: str) -> str:
+    """A path of a DVC file in `folder`, as it is called from the project's root.
+
+    Raises:
+        InputError: it is longer than any file system takes, or holds a NUL.
+    """
+    if len(path) > _LONGEST_PATH or "\0" in path or any(len(part.encode()) > 255 for part in path.split("/")):
+        raise InputError(f"this is no path: {path[:80]!r}…", where=str(folder))
     return Path(os.path.relpath(folder / path, root)).as_posix()
 
 

@@ -138,6 +138,18 @@ def test_hostile_names_stay_names(tmp_path: Path) -> None:
     assert len(failed) == 1
 
 
+def test_rules_of_one_name_stay_apart_and_the_same_one_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "suite.json"
+
+    def above(value: float, mostly: float) -> dict[str, Any]:
+        kwargs = {"column": "x", "min_value": value, "strict_min": True, "mostly": mostly}
+        return {"type": "expect_column_values_to_be_between", "kwargs": kwargs}
+
+    path.write_text(json.dumps({"expectations": [above(1, 1.0), above(1, 1.0), above(1, 0.9), above(1, 0.8)]}))
+    names = [rule.name for rule in parse_schema(import_schema(path)).rules]
+    assert names == ["x > 1", "x > 1 (2)", "x > 1 (3)"]
+
+
 def test_rules_that_contradict_each_other_are_said_and_left_out(tmp_path: Path) -> None:
     path = tmp_path / "suite.json"
     rules = [
@@ -189,6 +201,8 @@ def test_the_text_format_itself() -> None:
         ("x.json", "{"),
         ("x.json", '{"expectations": [{"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "x"}}]}'),
         ("x.json", '{"expectations": []}'),
+        ("x.json", '{"expectations": [{"type": "expect_table_row_count_to_equal", "kwargs": {"value": Infinity}}]}'),
+        ("x.yaml", "models: [{name: m, tests: [{}]}]"),
         ("x.yaml", "a: 1"),
         ("x.yaml", "schema_type: dataframe"),
         ("x.pbtxt", ""),

@@ -145,3 +145,16 @@ def test_damaged_records_are_an_input_error(pipeline: Path, file: str, text: str
     with pytest.raises(InputError) as caught:
         staleness(pipeline)
     assert file in caught.value.where
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "a" * 300, "a\\0b"])
+def test_what_is_no_path_is_an_input_error(pipeline: Path, path: str) -> None:
+    swap(pipeline / "dvc.yaml", "cmd: python prepare.py", f'cmd: python prepare.py\n    metrics: ["{path}"]')
+    with pytest.raises(InputError, match="no path"):
+        staleness(pipeline)
+
+
+def test_a_colon_in_a_name_is_part_of_it(pipeline: Path) -> None:
+    for file in ("dvc.yaml", "dvc.lock"):
+        swap(pipeline / file, "  train:\n", '  "x:train":\n')
+    assert staleness(pipeline) == {}

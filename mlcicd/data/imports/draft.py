@@ -46,6 +46,9 @@ class Draft:
     key: list[str] = field(default_factory=list)
     extra_columns: str = "allow"
     notes: list[str] = field(default_factory=list)
+    _said: set[str] = field(default_factory=set)
+    _taken: set[str] = field(default_factory=set)
+    _numbers: dict[str, int] = field(default_factory=dict)
 
     def column(self, name: str, **default: Any) -> dict[str, Any]:
         """The column's rules so far, begun with the defaults of the other tool."""
@@ -65,13 +68,17 @@ class Draft:
             found["mostly"] = mostly
         if severity:
             found["severity"] = severity
-        if found not in self.rules:
-            taken = {rule["name"] for rule in self.rules}
-            number = 2
-            while found["name"] in taken:
-                found["name"] = f"{name} ({number})"
-                number += 1
-            self.rules.append(found)
+        said = repr(found)
+        if said in self._said:
+            return
+        self._said.add(said)
+        number, unique = self._numbers.get(name, 1), name
+        while unique in self._taken:
+            number += 1
+            unique = f"{name} ({number})"
+        self._numbers[name] = number
+        self._taken.add(unique)
+        self.rules.append({**found, "name": unique})
 
     def bound(
         self, name: str, low: Any, high: Any, *, strict_low: bool = False, strict_high: bool = False, **more: Any

@@ -13,6 +13,8 @@ from mlcicd.data.imports.draft import Draft
 
 FORMATS = ("great-expectations", "pandera", "tfdv", "dbt")
 _LARGEST = 50 * 2**20
+# What reading a document of another shape than the tool writes ends in.
+_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration, RecursionError)
 
 
 def import_schema(path: Path, *, kind: str = "", model: str = "") -> str:
@@ -52,7 +54,7 @@ def _imported(path: Path, tool: str, read: Any) -> str:
     except (InputError, ConfigError) as error:
         error.where = error.where or str(path)
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _DAMAGED as error:
         raise InputError(f"the {tool} file is damaged", where=str(path), why=repr(error)[:200]) from error
     if not (draft.columns or draft.rules or draft.rows):
         raise InputError(
