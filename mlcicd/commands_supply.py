@@ -52,12 +52,13 @@ def verify(
 
     if model is not None and evidence is not None and key is not None:
         _verify_offline(model, evidence, key)
-    elif model_version and model is None:
+    elif model_version and (model, evidence, key) == (None, None, None):
         _verify_version(working_directory, model_version)
     else:
         raise ConfigError(
             "say what to verify",
-            remedy="--model-version VERSION, or --model FOLDER with --evidence FOLDER and --key FILE",
+            remedy="--model-version VERSION alone, which goes by the signers of the policy; "
+            "or --model FOLDER with --evidence FOLDER and --key FILE",
         )
 
 

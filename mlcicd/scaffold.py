@@ -18,7 +18,7 @@ WORKFLOWS = ("mlcicd-ci.yml", "mlcicd-cd.yml", "mlcicd-canary.yml", "mlcicd-retr
 
 STARTER = """\
 version: 1
-model: {name: my-model, task: binary}         # binary, multiclass or regression
+model: {name: my-model, task: binary}         # or multiclass, multilabel, regression, quantile, ...
 data:
   train: data/train.parquet
   holdout: data/holdout.parquet

@@ -28,6 +28,10 @@ _JOINT = "bootstrap of the joint contingency table"
 _HALL = "studentised mean with Hall's correction for skewness"
 
 
+# They look at the order of the scores and at nothing else.
+_OF_ORDER = frozenset({"roc_auc", "average_precision"})
+
+
 class Estimator:
     """Finds metrics of one holdout; sorts, tables and draws are made once and shared."""
 
@@ -80,11 +84,14 @@ class Estimator:
     def _alike(self, metric: Metric) -> bool:
         """Whether both models gave the same scores on every row, and the same labels where those count.
 
-        Equal labels without equal scores are no proof: two models may well agree on a hundred rows.
+        Equal labels without equal scores are no proof: two models may well agree on a hundred rows. For a metric of
+        the order alone, the same order is the same answer: a champion that was calibrated, or exported, is no other.
         """
         candidate, champion = self._views
         if candidate.quantiles is not None or champion.quantiles is not None:
             return candidate.same_quantiles(champion)
+        if metric.name in _OF_ORDER and candidate.same_order(champion):
+            return True
         if not candidate.same_scores(champion):
             return False
         return metric.needs == "scores" or candidate.same_labels(champion)

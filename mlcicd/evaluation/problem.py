@@ -88,6 +88,15 @@ class View:
             (self.quantiles is None and other.quantiles is None) or self.same_quantiles(other)
         )
 
+    def same_order(self, other: View) -> bool:
+        """Whether both models put the rows into the very same order, equal scores included."""
+        one, two = self.scores, other.scores
+        if one is None or two is None or one.ndim != 1 or one.shape != two.shape:
+            return False
+        order = np.argsort(one, kind="stable")
+        rises, rises_too = np.diff(one[order]), np.diff(two[order])
+        return bool(np.all(rises_too >= 0) and np.array_equal(rises > 0, rises_too > 0))
+
     def same_quantiles(self, other: View) -> bool:
         """Whether both models gave the very same quantiles on every row."""
         return self.levels == other.levels and _same(self.quantiles, other.quantiles)

@@ -56,7 +56,29 @@ def mlflow_model(path):
     except Exception:
         # Older MLflow, or a flavour without a native model: the classes then come from the holdout's labels.
         native = None
-    return Loaded(model.predict, columns, plain(getattr(native, "classes_", None)))
+    wide = doubles_of(inputs)
+    answer = (lambda table: model.predict(widened(table, wide))) if wide else model.predict
+    return Loaded(answer, columns, plain(getattr(native, "classes_", None)))
+
+
+def doubles_of(inputs):
+    """The columns that a signature calls double."""
+    if inputs is None or not inputs.has_input_names():
+        return []
+    return [column.name for column in inputs.inputs if str(getattr(column, "type", "")) == "DataType.double"]
+
+
+def widened(table, names):
+    """Whole numbers as doubles, where the signature wants those and nothing is lost: a CSV can not say which they are.
+
+    MLflow itself refuses them (`int64` to `float64` is no safe conversion to it), and advises signatures with doubles.
+    """
+    change = {}
+    for name in names:
+        whole = name in table.columns and getattr(table[name].dtype, "kind", "-") in "iu"
+        if whole and (not len(table) or table[name].abs().max() <= 2**53):
+            change[name] = table[name].astype("float64")
+    return table.assign(**change) if change else table
 
 
 def positive_columns(parts):

@@ -9,6 +9,7 @@ from mlcicd.config import FILE_NAME
 from mlcicd.config.expectations import FAIRNESS, Fairness
 from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Check, CheckStatus, Severity
+from mlcicd.core.yaml_lines import nearest
 from mlcicd.evaluation.brier import calibration_parts
 from mlcicd.evaluation.fairness import Gap, fairness_gap
 from mlcicd.evaluation.metrics import get_metric
@@ -38,7 +39,9 @@ def known_names(record: Record) -> None:
         try:
             metric = get_metric(name, task)
         except ConfigError as error:
-            raise ConfigError(error.what, file=FILE_NAME, line=line, remedy=error.remedy) from error
+            fair = nearest(name, FAIRNESS) if path[1] == "fairness" and task == "binary" else ""
+            what = f"there is no metric {name!r} for fairness{fair}" if fair else error.what
+            raise ConfigError(what, file=FILE_NAME, line=line, remedy=error.remedy) from error
         if metric.pairwise:
             raise ConfigError(f"{name} compares two models: it has no value of its own", file=FILE_NAME, line=line)
 

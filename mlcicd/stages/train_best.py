@@ -78,7 +78,10 @@ def direction(project: Project) -> Literal["higher", "lower"]:
 
 
 def _figure(metrics: Mapping[str, float], name: str) -> float:
-    return next((float(metrics[prefix + name]) for prefix in _PREFIXES if prefix + name in metrics), math.nan)
+    """The figure of that name; `val_`, `valid_` and `validation_` are one word, said in three ways."""
+    bare = next((name.removeprefix(prefix) for prefix in _PREFIXES[1:] if name.startswith(prefix)), name)
+    names = (name, *(prefix + bare for prefix in _PREFIXES[1:]))
+    return next((float(metrics[one]) for one in names if one in metrics), math.nan)
 
 
 def _in_place(record: Record, registry: Registry, best: Trained) -> Trained:

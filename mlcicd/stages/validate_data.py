@@ -8,6 +8,7 @@ from mlcicd.config import Project
 from mlcicd.core.digests import digest_json
 from mlcicd.core.files import write_atomic
 from mlcicd.core.verdict import Check, CheckStatus, Severity, Status, conclude
+from mlcicd.core.yaml_lines import nearest
 from mlcicd.data.leakage import leakage_checks
 from mlcicd.data.profile import Profile, profile
 from mlcicd.data.source import Source, open_source, quote
@@ -28,6 +29,7 @@ def validate_data(record: Record) -> Status | None:
         record.progress.step(f"reading {getattr(data, kind)}")
         sources[kind] = open_source(data_path(record, kind))
         record.checks += _basics(kind, sources[kind], data.target, project.config.model.task)
+    record.checks += _unknown_ignored(record, sources)
     _schema_checks(record, sources)
     if any(c.status is CheckStatus.FAILED and c.name.startswith("target in") for c in record.checks):
         return None
@@ -49,6 +51,24 @@ def validate_data(record: Record) -> Status | None:
         record.summary = f"{' and '.join(rows)} are as they should be"
         record.summary += f", with {warnings} warning{'s' * (warnings != 1)}" if warnings else ""
     return None
+
+
+def _unknown_ignored(record: Record, sources: dict[str, Source]) -> list[Check]:
+    """A misspelled name under data.ignore ignores nothing, and a key or a time becomes a feature."""
+    known = list(dict.fromkeys(name for source in sources.values() for name in source.columns))
+    line = record.project.document.line(("data", "ignore"))
+    return [
+        Check(
+            name=f"data.ignore {name}",
+            status=CheckStatus.FAILED,
+            severity=Severity.WARN,
+            reason=f"no data set has a column {name!r} to ignore{nearest(name, known)}",
+            remedy="correct data.ignore",
+            details={"line": line},
+        )
+        for name in record.project.config.data.ignore
+        if name not in known
+    ]
 
 
 def _basics(kind: str, source: Source, target: str, task: str) -> list[Check]:

@@ -225,6 +225,18 @@ def test_identical_models_differ_by_nothing() -> None:
     assert low < 0 < high
 
 
+@pytest.mark.parametrize("name", ["roc_auc", "average_precision"])
+def test_a_calibrated_champion_has_the_champions_order(name: str) -> None:
+    y, scores, other = world(400, 0)
+    calibrated = one(name, y, Predictions(scores=0.5 * scores**2), Predictions(scores=scores))
+    assert calibrated.identical
+    assert calibrated.difference_interval == (0.0, 0.0)
+    assert not one("brier", y, Predictions(scores=0.5 * scores**2), Predictions(scores=scores)).identical
+    # Scores that were rounded are equal where they were not: another order.
+    assert not one(name, y, Predictions(scores=scores.round(1)), Predictions(scores=scores)).identical
+    assert not one(name, y, Predictions(scores=other), Predictions(scores=scores)).identical
+
+
 def test_the_same_seed_gives_the_same_intervals_whatever_else_is_asked() -> None:
     y, candidate, champion = world(500, 4)
     models = Predictions(scores=candidate), Predictions(scores=champion)

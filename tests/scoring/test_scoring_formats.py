@@ -13,10 +13,12 @@ import pytest
 from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import CommandFailed, InputError
 from mlcicd.core.model_format import find_model
+from mlcicd.evaluation import scoring
 from mlcicd.evaluation.scoring import Scored, score
 
 pytestmark = pytest.mark.slow
 
+RUNNER = Path(scoring.__file__).with_name("score_runner.py")
 MAKE = Path(__file__).with_name("make_models.py")
 FILES = {
     "logistic": "logistic.joblib",
@@ -138,3 +140,30 @@ def test_what_is_no_model_is_said_before_anything_runs(models: Path, tmp_path: P
             find_model(tmp_path / name)
     (tmp_path / "two" / "m.onnx").unlink()
     assert find_model(tmp_path / "two").kind == "skops"
+
+
+def test_whole_numbers_of_a_csv_are_doubles_to_a_signature_of_doubles(tmp_path: Path) -> None:
+    """MLflow advises signatures of doubles, and refuses the integers that a CSV then holds."""
+    import mlflow.sklearn
+    import pandas as pd
+    from mlflow.models import infer_signature
+    from sklearn.linear_model import LogisticRegression
+
+    table = pd.DataFrame({"age": [20.0, 30.0, 40.0, 50.0], "income": [1.5, 2.5, 3.5, 4.5]})
+    model = LogisticRegression().fit(table, [0, 1, 0, 1])
+    signature = infer_signature(table, model.predict_proba(table))
+    mlflow.sklearn.save_model(model, tmp_path / "model", signature=signature, pyfunc_predict_fn="predict_proba")
+    (tmp_path / "rows.csv").write_text("age,income,y\n20,1.5,0\n30,2.5,1\n")
+    command = [sys.executable, str(RUNNER), "--kind", "mlflow", "--model", str(tmp_path / "model"), "--target", "y"]
+    command += [
+        "--data",
+        str(tmp_path / "rows.csv"),
+        "--out",
+        str(tmp_path / "a.npz"),
+        "--figures",
+        str(tmp_path / "f"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = np.load(tmp_path / "a.npz")["answer"]
+    assert np.allclose(answer, model.predict_proba(table.iloc[:2]))

@@ -147,3 +147,11 @@ def test_no_champion_is_an_input_error(root: Path) -> None:
     verdict = monitor(project_at(root))
     assert verdict.exit_code == 4
     assert "no champion" in verdict.summary
+
+
+def test_a_misspelled_ignored_column_is_told(root: Path) -> None:
+    change(root / "mlcicd.yaml", "ignore: [id]", "ignore: [idd]")
+    verdict = validate_data(project_at(root))
+    check = next(c for c in verdict.checks if c.name == "data.ignore idd")
+    assert check.status is CheckStatus.FAILED
+    assert "did you mean 'id'" in check.reason

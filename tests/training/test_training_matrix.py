@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Status, Verdict
 from mlcicd.stages import train as stage
 from mlcicd.stages.train import fingerprint_of
+from mlcicd.stages.train_best import _figure
 from mlcicd.training.artifact import differing_files
 from mlcicd.training.matrix import cells
 from mlcicd.training.reproducible import compare_answers
@@ -98,6 +100,13 @@ def test_cells_trained_apart_are_chosen_among_later(matrix: Path) -> None:
     assert chosen.exit_code == 0
     assert chosen.outputs["cell"] == "rate=0.2"
     assert (matrix / "model" / "seen").read_text().startswith("0.2")
+
+
+@pytest.mark.parametrize("asked", ["val_roc_auc", "validation_roc_auc", "valid_roc_auc", "roc_auc"])
+def test_the_words_for_validation_are_one(asked: str) -> None:
+    assert _figure({"validation_roc_auc": 0.7, "train_roc_auc": 0.9}, asked) == 0.7
+    # A figure of no split that was named is not one of the validation split.
+    assert math.isnan(_figure({"roc_auc": 0.7}, "val_roc_auc"))
 
 
 def test_no_figure_is_no_choice(project: Path) -> None:
