@@ -1,17 +1,22 @@
 """Predictions kept by content, as Parquet: the same bytes that answered the same rows are not asked again.
 
-An entry is a folder named by its key, with `predictions.parquet` and `entry.json`: the runner's figures, and a digest
-of both. It is written beside and renamed into place, so that it is whole or not there, also when two
-processes write it at once. What does not fit its digest is thrown away and scored again.
+An entry is a folder named by its key, with `predictions.parquet` and `entry.json`: the runner's figures, and a keyed
+digest (HMAC-SHA-256, RFC 2104) of its name and both, whose secret lies outside of the project. It is written beside and
+renamed into place, so that it is whole or not there, also when two processes write it at once. What does not fit its
+digest is thrown away and scored again.
 """
 
 # ruff: noqa: S608  (nothing in these statements comes from outside but a path, which is quoted)
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import json
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,18 +29,50 @@ from mlcicd.core.errors import InputError
 
 # All predictions of one project together, in bytes: some sixty models on a million rows of two classes.
 MOST_BYTES = 1 << 30
+_SECRET_BYTES = 32
 _TABLE, _ENTRY = "predictions.parquet", "entry.json"
 _SQL_TYPES = {"b": "BOOLEAN", "i": "BIGINT", "u": "BIGINT", "f": "DOUBLE", "U": "VARCHAR"}
 
 Array = np.ndarray[Any, Any]
 
 
-def read(folder: Path, key: str) -> tuple[Array, dict[str, Any]] | None:
-    """The predictions (n,) or (n, k) and figures under a key; None when there are none that are whole."""
+def secret(environ: Mapping[str, str]) -> bytes | None:
+    """What entries are authenticated with: 32 bytes in `$XDG_STATE_HOME/mlcicd/cache.key`, made when first asked for.
+
+    None where there is no home to keep it in, or others can read it: nothing is kept then.
+    """
+    home = environ.get("HOME")
+    state = environ.get("XDG_STATE_HOME") or (str(Path(home, ".local", "state")) if home else "")
+    if not state:
+        return None
+    path = Path(state) / "mlcicd" / "cache.key"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            # Whole or not there, and the first of two processes is the one that counts.
+            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".cache-key-")
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(_SECRET_BYTES))
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)
+            Path(temporary).unlink()
+        known = path.stat()
+        if stat.S_IMODE(known.st_mode) & 0o077 or known.st_uid != os.getuid():
+            return None
+        found = path.read_bytes()
+    except OSError:
+        return None
+    return found if len(found) == _SECRET_BYTES else None
+
+
+def read(folder: Path, key: str, secret: bytes | None) -> tuple[Array, dict[str, Any]] | None:
+    """The predictions (n,) or (n, k) and figures under a key; None when there are none that are whole and ours."""
+    if secret is None:
+        return None
     entry = folder / key
     try:
         known = json.loads((entry / _ENTRY).read_text(encoding="utf-8"))
-        if _digest(entry, known) != known["digest"]:
+        if not hmac.compare_digest(_digest(entry, key, known, secret), str(known["digest"])):
             raise ValueError("the predictions are not those that were written")
         answer = _read_table(entry / _TABLE, known["dtype"], known["flat"])
         figures = dict(known["figures"])
@@ -50,18 +87,26 @@ def read(folder: Path, key: str) -> tuple[Array, dict[str, Any]] | None:
     return answer, figures
 
 
-def write(folder: Path, key: str, answer: Array, figures: Mapping[str, Any], *, most_bytes: int = MOST_BYTES) -> None:
+def write(
+    folder: Path,
+    key: str,
+    answer: Array,
+    figures: Mapping[str, Any],
+    secret: bytes | None,
+    *,
+    most_bytes: int = MOST_BYTES,
+) -> None:
     """Keeps predictions; a disk that is full costs the copy, not the evaluation."""
     import duckdb
 
-    if answer.dtype.kind not in _SQL_TYPES or answer.ndim not in (1, 2):
+    if secret is None or answer.dtype.kind not in _SQL_TYPES or answer.ndim not in (1, 2):
         return
     with contextlib.suppress(OSError, InputError, duckdb.Error):
-        _write(folder, key, answer, figures)
+        _write(folder, key, answer, figures, secret)
         _bound(folder, key, most_bytes)
 
 
-def _write(folder: Path, key: str, answer: Array, figures: Mapping[str, Any]) -> None:
+def _write(folder: Path, key: str, answer: Array, figures: Mapping[str, Any], secret: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
     try:
@@ -71,7 +116,7 @@ def _write(folder: Path, key: str, answer: Array, figures: Mapping[str, Any]) ->
             "flat": answer.ndim == 1,
             "figures": dict(figures),
         }
-        known["digest"] = _digest(temporary, known)
+        known["digest"] = _digest(temporary, key, known, secret)
         (temporary / _ENTRY).write_text(json.dumps(known), encoding="utf-8")
         for name in (_TABLE, _ENTRY):
             with (temporary / name).open("rb") as file:
@@ -83,9 +128,10 @@ def _write(folder: Path, key: str, answer: Array, figures: Mapping[str, Any]) ->
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _digest(entry: Path, known: Mapping[str, Any]) -> str:
-    """Of the predictions and of all that is said about them."""
-    return digest_json([digest_file(entry / _TABLE), known["dtype"], known["flat"], known["figures"]])
+def _digest(entry: Path, key: str, known: Mapping[str, Any], secret: bytes) -> str:
+    """Of the key, the predictions and all that is said about them: an entry under another's name is none."""
+    content = digest_json([key, digest_file(entry / _TABLE), known["dtype"], known["flat"], known["figures"]])
+    return hmac.new(secret, content.encode(), hashlib.sha256).hexdigest()
 
 
 def _write_table(path: Path, answer: Array) -> None:

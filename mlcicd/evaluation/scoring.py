@@ -71,7 +71,8 @@ def score(
     # A function may ask anything, a service even: what it answered once says nothing about now.
     keep = found.kind != "callable"
     key = _key(model_digest, data_digest, target, ignore, python)
-    known = prediction_cache.read(cache, key) if keep else None
+    secret = prediction_cache.secret(environ) if keep else None
+    known = prediction_cache.read(cache, key, secret)
     if known is not None:
         return Scored(*known, cached=True)
     rows = questions() if callable(questions) else questions
@@ -93,8 +94,7 @@ def score(
         if done.returncode != 0 or not out.is_file():
             raise _failure(what, found, done.returncode, done.tail)
         scored = _read(out, figures)
-    if keep:
-        prediction_cache.write(cache, key, scored.answer, scored.figures)
+    prediction_cache.write(cache, key, scored.answer, scored.figures, secret)
     return scored
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
 from mlcicd.core.digests import digest_json
@@ -20,6 +20,8 @@ _OUTCOME = f"{TAG}outcome."
 DONE = "done"
 ABANDONED = "abandoned"
 KEPT = 200
+# Epochs go up by one. A number further than this from all below it was not reached by moves: it is nobody's epoch.
+LARGEST_GAP = 1_000_000
 _LONGEST_TEXT = 500
 
 
@@ -76,12 +78,35 @@ def entries(tags: Mapping[str, str]) -> list[Entry]:
     """The journal on a model's tags, oldest first. What is no entry of ours is passed over."""
     found = []
     for tag, text in tags.items():
-        match = re.fullmatch(re.escape(_INTENT) + r"(\d{8})", tag)
-        entry = _entry(int(match.group(1)), text) if match else None
+        number = epoch_number(tag.removeprefix(_INTENT)) if tag.startswith(_INTENT) else None
+        entry = _entry(number, text) if number is not None else None
         if entry is not None:
             outcome = tags.get(f"{_OUTCOME}{entry.epoch:08d}", "")
             found.append(replace(entry, outcome=outcome if outcome in (DONE, ABANDONED) else ""))
-    return sorted(found, key=lambda e: e.epoch)
+    known = reached([entry.epoch for entry in found])
+    return sorted((e for e in found if e.epoch in known), key=lambda e: e.epoch)
+
+
+def epoch_number(text: str) -> int | None:
+    """The epoch that eight or more digits name; None for what we would not have written."""
+    if not re.fullmatch(r"[0-9]{8,15}", text):
+        return None
+    return int(text) if f"{int(text):08d}" == text else None
+
+
+def reached(numbers: Iterable[int], base: int = 0) -> set[int]:
+    """The epochs that can have been reached: those with no gap of more than `LARGEST_GAP` below them.
+
+    Args:
+        base: an epoch that is known to have been reached.
+    """
+    known: set[int] = set()
+    for number in sorted(numbers):
+        if number - base > LARGEST_GAP:
+            break
+        base = max(base, number)
+        known.add(number)
+    return known
 
 
 def outdated(tags: Mapping[str, str], keep: int = KEPT) -> list[str]:

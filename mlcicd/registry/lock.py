@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from uuid import uuid4
 from mlcicd.core.errors import MlcicdError, ServiceError, redact
 from mlcicd.core.verdict import now
 from mlcicd.registry.connection import TAG
+from mlcicd.registry.journal import epoch_number, reached
 from mlcicd.registry.models import RegisteredModels
 
 PREFIX = "mlcicd-lock--"
@@ -61,7 +61,10 @@ class _Epoch:
 
 @dataclass
 class Lease:
-    """The lock of one model, held. `epoch` is its fencing token: higher ones fence lower ones."""
+    """The lock of one model, held. `epoch` is its fencing token: higher ones fence lower ones.
+
+    `base` is the epoch that the journal had reached when it was taken.
+    """
 
     registry: RegisteredModels
     name: str
@@ -71,6 +74,7 @@ class Lease:
     _alive_at: float
     _beats: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
+    base: int = 0
 
     def ensure(self) -> None:
         """Proves that the lock is still held, and will be for a while: to be called right before and after a write.
@@ -82,7 +86,7 @@ class Lease:
         while True:
             if _clock() - self._alive_at > self.lease_s * _SAFE_PART / 2:
                 self._beat()
-            others = [e.number for e in _epochs(self.registry, self.name)]
+            others = [e.number for e in _epochs(self.registry, self.name, self.base)]
             if self.epoch not in others or max(others) > self.epoch:
                 raise Fenced(
                     f"the lock of {self.name!r} was lost: its lease of {self.lease_s:g} s had run out",
@@ -115,7 +119,7 @@ class Lease:
             self.registry.tag_model(_model_name(self.name, self.epoch), {_BEAT: f"{self._beats}-{uuid4().hex[:8]}"})
         except ServiceError:
             # An epoch that was cleaned away after a takeover can not be tagged: `ensure` says so in its own words.
-            if any(e.number == self.epoch for e in _epochs(self.registry, self.name)):
+            if any(e.number == self.epoch for e in _epochs(self.registry, self.name, self.base)):
                 raise
             return
         self._alive_at = max(self._alive_at, began)
@@ -158,13 +162,13 @@ def _acquire(
     seen: tuple[int, str] | None = None
     since = _clock()
     while True:
-        epochs = _epochs(registry, name)
+        epochs = _epochs(registry, name, at_least)
         newest = max(epochs, key=lambda e: e.number, default=None)
         if newest is not None and (newest.number, newest.beat) != seen:
             seen, since = (newest.number, newest.beat), _clock()
         if newest is None or newest.released or _clock() - since > newest.lease_s:
             number = max(newest.number + 1 if newest else 1, at_least)
-            lease = _take(registry, Lease(registry, name, number, owner, lease_s, _clock()), purpose)
+            lease = _take(registry, Lease(registry, name, number, owner, lease_s, _clock(), base=at_least), purpose)
             if lease is not None:
                 return lease
         if _clock() > give_up:
@@ -195,7 +199,7 @@ def _take(registry: RegisteredModels, lease: Lease, purpose: str) -> Lease | Non
         except ServiceError as error:
             failure = error
         # Who won is asked, not taken from the answer: that may have been lost, and the call repeated on the way.
-        epochs = _epochs(registry, lease.name)
+        epochs = _epochs(registry, lease.name, lease.base)
         mine = next((e for e in epochs if e.number == lease.epoch), None)
         if mine is not None:
             failure = None
@@ -214,16 +218,17 @@ def _take(registry: RegisteredModels, lease: Lease, purpose: str) -> Lease | Non
     return lease
 
 
-def _epochs(registry: RegisteredModels, name: str) -> list[_Epoch]:
-    pattern = re.compile(re.escape(f"{PREFIX}{name}--") + r"(\d{8})")
+def _epochs(registry: RegisteredModels, name: str, base: int) -> list[_Epoch]:
+    """The epochs that are there; what no holder can have reached is passed over, or it would lock for ever."""
+    prefix = f"{PREFIX}{name}--"
     found = []
-    for model in registry.find_models(f"{PREFIX}{name}--"):
-        match = pattern.fullmatch(model.name)
-        if match:
+    for model in registry.find_models(prefix):
+        number = epoch_number(model.name.removeprefix(prefix)) if model.name.startswith(prefix) else None
+        if number is not None:
             tags = model.tags
             found.append(
                 _Epoch(
-                    int(match.group(1)),
+                    number,
                     tags.get(_OWNER, ""),
                     tags.get(_BEAT, ""),
                     _lease_of(tags.get(_LEASE, "")),
@@ -231,7 +236,8 @@ def _epochs(registry: RegisteredModels, name: str) -> list[_Epoch]:
                     tags.get(_PURPOSE, ""),
                 )
             )
-    return found
+    known = reached([e.number for e in found], base)
+    return [e for e in found if e.number in known]
 
 
 def _lease_of(text: str) -> float:

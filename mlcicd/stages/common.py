@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlcicd.config import FILE_NAME, Project, seconds
@@ -25,13 +26,22 @@ def registry_of(project: Project) -> Registry:
     """
     tracking = project.config.tracking
     experiment = tracking.experiment or project.config.model.name
-    if project.environ.get("GITHUB_EVENT_NAME", "").startswith("pull_request"):
+    if _unmerged(project.environ):
         experiment += "-pull-requests"
     return Registry(
         project.tracking_uri,
         experiment=experiment,
         artifact_location=project.artifact_location,
         lease_s=seconds(project.config.register_.lock_lease),
+    )
+
+
+def _unmerged(environ: Mapping[str, str]) -> bool:
+    """Whether this is the job of a GitHub pull request or a GitLab merge request."""
+    return (
+        environ.get("GITHUB_EVENT_NAME", "").startswith("pull_request")
+        or environ.get("CI_PIPELINE_SOURCE") == "merge_request_event"
+        or bool(environ.get("CI_MERGE_REQUEST_IID"))
     )
 
 
@@ -199,6 +209,17 @@ def _stored_evaluation(registry: Registry, version: RegisteredVersion) -> tuple[
         return f"the evaluation stored with version {version.version} can not be read: {said}", None
 
 
+def untrusted_comparison(evaluation: Verdict, name: str) -> str:
+    """Why an evaluation, as a comparison of models of one registered name, proves nothing; empty when it does."""
+    for subject in evaluation.subjects:
+        if subject.kind == "predictions":
+            return f"the {subject.name}'s answers came from a file; nobody has seen the model give them"
+    champion = evaluation.subject("model", "champion")
+    # Evaluations from before this was recorded do not say it.
+    of = str(champion.details.get("of", "") or name) if champion else name
+    return "" if of == name else f"it was measured against a version of {of!r}, which is not a champion of {name!r}"
+
+
 def _objection(evaluation: Verdict, version: RegisteredVersion, allowed: set[Status]) -> str:
     """What is wrong with an evaluation as evidence for a version; empty when nothing is."""
     model = evaluation.subject("model", "candidate")
@@ -208,4 +229,5 @@ def _objection(evaluation: Verdict, version: RegisteredVersion, allowed: set[Sta
         return f"the evaluation stored with version {version.version} was a dry run: it enforced nothing"
     if evaluation.status not in allowed:
         return f"the evaluation stored with version {version.version} ended {evaluation.status}: {evaluation.summary}"
-    return ""
+    distrust = untrusted_comparison(evaluation, version.name)
+    return f"the evaluation stored with version {version.version}: {distrust}" if distrust else ""

@@ -49,13 +49,19 @@ def deploy(record: Record, *, environment: str = "", model_version: str = "", ap
         record.summary = f"version {version.version} already has the traffic of {where.name}"
         return Status.SKIPPED
     live = status.live or _champion_to_restore(record, registry, where, version)
+    champion = registry.version(version.name, live) if live and not status.live else None
+    if champion is not None:
+        # It has to be started as well, so it is asked the same.
+        record.checks += signature_checks(project, registry, champion)
+        if conclude(record.checks) is Status.FAILED:
+            return Status.FAILED
     strategy = "canary" if where.settings.strategy == "canary" and live else "direct"
     record.outputs["strategy"] = strategy
     if record.dry_run:
         record.summary = f"dry run: would deploy version {version.version} to {where.name} ({strategy})"
         return Status.PASSED
-    if live and not status.live:
-        _restore(record, registry, where, live)
+    if champion is not None:
+        _restore(record, registry, where, champion)
     own_url = _bring_up(record, registry, where, version)
     try:
         record.checks += _smoke(record, where, own_url, smoke)
@@ -119,10 +125,12 @@ def _champion_to_restore(record: Record, registry: Registry, where: Place, versi
     return champion.version if champion is not None and champion.version != version.version else ""
 
 
-def _restore(record: Record, registry: Registry, where: Place, live: str) -> None:
+def _restore(record: Record, registry: Registry, where: Place, champion: RegisteredVersion) -> None:
+    live = champion.version
     record.progress.step(f"nothing is live in {where.name}: bringing the champion, version {live}, up first")
-    champion = registry.version(record.project.config.model.name, live)
-    where.target.deploy(fetched(record, registry, champion))
+    model = fetched(record, registry, champion)
+    admitted(record, model.path, model.digest, "champion")
+    where.target.deploy(model)
     where.target.promote(live)
 
 

@@ -104,7 +104,8 @@ def _models(
     else:
         champion = champion_model(record, registry)
         if champion is not None:
-            record.subject("model", "champion", champion.digest, run=champion.run_id, version=champion.version)
+            where = {"run": champion.run_id, "of": champion.name, "version": champion.version}
+            record.subject("model", "champion", champion.digest, **where)
     record.outputs.update({"run-id": candidate.run_id, "champion-version": champion.version if champion else ""})
     return candidate, champion
 

@@ -26,7 +26,8 @@ from mlcicd.stages.train import fingerprint_of
 class Model:
     """A model on disk, and where it comes from.
 
-    `answers`: the file of its predictions, where these are all that is known of it; nothing stands at `path` then.
+    `name`: the registered model that `version` is of. `answers`: the file of its predictions, where these are all that
+    is known of it; nothing stands at `path` then.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class Model:
     run_id: str = ""
     version: str = ""
     answers: Path | None = None
+    name: str = ""
 
 
 def candidate_model(record: Record, registry: Registry, model: str) -> Model:
@@ -116,7 +118,7 @@ def champion_model(record: Record, registry: Registry) -> Model | None:
         )
     record.progress.step(f"fetching the champion, version {version.version}")
     path = registry.fetch_model(version.run_id, record.project.model_cache, digest=version.digest)
-    return Model(path, version.digest, version.run_id, version.version)
+    return Model(path, version.digest, version.run_id, version.version, name=version.name)
 
 
 def score_model(record: Record, model: Model, asked: Path | Callable[[], Path], what: str, rows: int) -> Scored:

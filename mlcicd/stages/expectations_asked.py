@@ -19,6 +19,7 @@ from mlcicd.evaluation.scoring import score
 from mlcicd.registry import Registry
 from mlcicd.stages.evaluate_models import Model, as_predictions
 from mlcicd.stages.record import Record
+from mlcicd.stages.supply import admitted
 
 PLAIN = Variant("the rows as they are")
 _SEED = 20
@@ -65,6 +66,7 @@ class Asked:
         self.weight = None if ground.weight is None else np.asarray(ground.weight)[rows]
         self.structure = ground.structure.take(rows)
         self._answers: dict[str, Predictions | str] = {}
+        self._path = ground.candidate.path
 
     def ask(self, variants: Sequence[Variant]) -> None:
         """Scores the plain sample and the variants in as few processes as can be."""
@@ -73,6 +75,9 @@ class Asked:
                 (v.name for v in (PLAIN, *variants)), "there is no model to ask: only its predictions are here"
             )
             return
+        # Outside of what is forgiven below: a model that is refused, or was changed, is no answer to a row.
+        candidate = self._ground.candidate
+        self._path = admitted(self._record, candidate.path, candidate.digest, "candidate")
         # A hole makes a column of whole numbers one of fractions, for every row of its file.
         self._batch([PLAIN, *(v for v in variants if not v.leaves_holes)])
         self._batch([v for v in variants if v.leaves_holes])
@@ -102,7 +107,7 @@ class Asked:
         self._record.progress.step(f"scoring the {what}")
         with self.sample.written(variants, project.state / "cache") as path:
             scored = score(
-                self._ground.candidate.path,
+                self._path,
                 path,
                 model_digest=self._ground.candidate.digest,
                 data_digest=digest_file(path),

@@ -13,6 +13,7 @@ from mlcicd.stages.git_tags import tag_promotion
 from mlcicd.stages.lineage import origin_of, recovered
 from mlcicd.stages.places import version_to_deploy
 from mlcicd.stages.record import Record, stage
+from mlcicd.stages.supply_evidence import signature_checks
 
 
 @stage("promote")
@@ -39,6 +40,7 @@ def promote(record: Record, *, model_version: str = "", reason: str = "") -> Sta
         record.summary = f"version {version.version} is the champion already"
         return Status.SKIPPED
     record.checks += [version_evidence(project, registry, version), _compared(version, champion), *_back(version)]
+    record.checks += signature_checks(project, registry, version)
     if conclude(record.checks) is Status.FAILED:
         return Status.FAILED
     if record.dry_run:

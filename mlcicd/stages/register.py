@@ -9,7 +9,7 @@ from mlcicd.core.errors import redact
 from mlcicd.core.verdict import Check, CheckStatus, Status, Verdict
 from mlcicd.registry.registration import register_once
 from mlcicd.registry.tracking import TAG, RegisteredVersion, Registry, content_digest
-from mlcicd.stages.common import accepted_statuses, earlier, evidence_folder, same_configuration
+from mlcicd.stages.common import accepted_statuses, earlier, evidence_folder, same_configuration, untrusted_comparison
 from mlcicd.stages.expectations_contract import store_rows
 from mlcicd.stages.expectations_waivers import waiver_tag
 from mlcicd.stages.git_tags import tag_registration
@@ -30,7 +30,7 @@ def register(record: Record) -> Status | None:
     config = project.config
     evaluation = earlier(project, "evaluate")
     record.checks += [_accepted(record, evaluation), same_configuration(record, evaluation)]
-    record.checks.append(_validated(record, evaluation))
+    record.checks += [_validated(record, evaluation), _comparable(evaluation, config.model.name)]
     model = evaluation.subject("model", "candidate")
     run_id = evaluation.outputs.get("run-id", "")
     if model is not None:
@@ -90,6 +90,19 @@ def _validated(record: Record, evaluation: Verdict) -> Check:
     if reason:
         return Check(name=name, status=CheckStatus.FAILED, reason=reason, remedy=remedy)
     return Check(name=name, status=CheckStatus.PASSED, observed="the same training data and holdout")
+
+
+def _comparable(evaluation: Verdict, name: str) -> Check:
+    """Whether the models themselves were asked, and the champion is one of this registered model."""
+    reason = untrusted_comparison(evaluation, name)
+    return Check(
+        name="evidence: comparison",
+        status=CheckStatus.FAILED if reason else CheckStatus.PASSED,
+        reason=reason,
+        remedy="run `mlcicd evaluate` without files of predictions, against this model's own champion"
+        if reason
+        else "",
+    )
 
 
 def _accepted(record: Record, evaluation: Verdict) -> Check:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from mlcicd.core.errors import InputError
-from mlcicd.core.verdict import Check, CheckStatus, Status
-from mlcicd.registry import restore_previous
+from mlcicd.core.errors import InputError, MlcicdError
+from mlcicd.core.verdict import Check, CheckStatus, Severity, Status
+from mlcicd.registry import Registry, restore_previous
 from mlcicd.registry.promotion import ROLLED_BACK
 from mlcicd.stages.lineage import origin_of, recovered
 from mlcicd.stages.places import fetched, place
 from mlcicd.stages.record import Record, stage
+from mlcicd.stages.supply_evidence import signature_checks
 
 
 @stage("rollback")
@@ -31,7 +32,8 @@ def rollback(record: Record, *, environment: str = "", reason: str = "") -> Stat
     champion = registry.version_at(project.config.model.name, rules.champion_alias)
     if previous is not None and ROLLED_BACK in previous.tags:
         # It was taken back itself: going "back" to it would bring the bad version into production again.
-        if champion is not None and status.live == champion.version and not status.previous:
+        # The target may still hold it warm: it was live when a version that was not had to be started again.
+        if champion is not None and status.live == champion.version and status.previous in (None, previous.version):
             record.outputs.update({"environment": where.name, "model-version": champion.version})
             record.summary = f"version {previous.version} was rolled back already; version {champion.version} is live"
             return Status.SKIPPED
@@ -80,4 +82,21 @@ def rollback(record: Record, *, environment: str = "", reason: str = "") -> Stat
         )
     record.outputs["model-version"] = goal
     record.summary = f"version {goal} has the traffic of {where.name} again" + (f": {reason}" if reason else "")
+    signed = _signature(record, registry, goal)
+    record.checks += signed
+    record.summary += "".join(f"; WARNING: {c.name}: {c.reason}" for c in signed if c.status is CheckStatus.FAILED)
     return None
+
+
+def _signature(record: Record, registry: Registry, goal: str) -> list[Check]:
+    """The signature of the version that was gone back to, where the policy names signers: a warning, never more.
+
+    It is looked at when users have been served: a refusal would keep a version live that is known to be bad.
+    """
+    try:
+        version = registry.version(record.project.config.model.name, goal)
+        checks = signature_checks(record.project, registry, version)
+    except MlcicdError as error:
+        name = f"signature of version {goal}"
+        checks = [Check(name=name, status=CheckStatus.FAILED, reason=error.one_line(), remedy=error.remedy)]
+    return [check.model_copy(update={"severity": Severity.WARN}) for check in checks]

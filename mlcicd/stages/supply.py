@@ -34,7 +34,7 @@ def rules_of(project: Project) -> Rules:
     return read_policy(project.root / policy, shown=policy)
 
 
-def admitted(record: Record, path: Path, digest: str, what: str) -> Path:
+def admitted(record: Record, path: Path, digest: str, what: str, *, made_here: bool = False) -> Path:
     """The place to load a model from: a copy of our own, of this very digest, whose scan has let it through.
 
     The copy is scanned and the copy is loaded, so that what is changed in between at the original does not matter.
@@ -44,6 +44,7 @@ def admitted(record: Record, path: Path, digest: str, what: str) -> Path:
             is not scanned.
         digest: what its bytes must be.
         what: `candidate` or `champion`, for messages.
+        made_here: this very command has just trained it, so that its code has run already: it is warned of only.
 
     Raises:
         ModelRefused: the scan refused it, and `supply_chain.scan` is `enforce`.
@@ -57,7 +58,7 @@ def admitted(record: Record, path: Path, digest: str, what: str) -> Path:
     if seen.get(what, {}).get("digest") != digest:
         scan = scan_model(sealed, rules_of(record.project))
         seen[what] = {"digest": digest, **_told(scan)}
-        enforce = mode == "enforce" and not _just_made_here(record, digest)
+        enforce = mode == "enforce" and not (made_here or _just_made_here(record, digest))
         record.checks.append(_check(record, scan, what, enforce=enforce))
         if not scan.clean and enforce:
             raise _refusal(record, scan, what)

@@ -12,6 +12,7 @@ from mlcicd.data.source import open_source
 from mlcicd.evaluation.scoring import Scored, score
 from mlcicd.registry.tracking import TAG
 from mlcicd.stages.record import Record
+from mlcicd.stages.supply import admitted
 from mlcicd.stages.train_data import by_dvc
 from mlcicd.stages.train_one import Bench, Trained, run_of, train_in
 from mlcicd.training.artifact import differing_files, put_model
@@ -48,8 +49,8 @@ def check_reproducible(record: Record, bench: Bench, first: Trained) -> list[Che
             path.write_bytes(content)
     with questions(open_source(holdout), project.config.data.target, project.state / "cache") as asked:
         data = digest_tree(holdout)
-        one = _score(record, kept, first.digest, asked, data, "first model")
-        other = _score(record, second, made.digest, asked, data, "second model")
+        one = _score(record, kept, first.digest, asked, data, "first model", made_here=not first.reused)
+        other = _score(record, second, made.digest, asked, data, "second model", made_here=True)
     settings = project.config.train.reproducible
     apart = compare_answers(one.answer, other.answer, settings.tolerance)
     files = differing_files(kept, second)
@@ -86,10 +87,10 @@ def _check(apart: Apart, files: list[str], tolerance: float, *, warn: bool) -> C
     )
 
 
-def _score(record: Record, model: Path, digest: str, asked: Path, data: str, what: str) -> Scored:
+def _score(record: Record, model: Path, digest: str, asked: Path, data: str, what: str, *, made_here: bool) -> Scored:
     project = record.project
     return score(
-        model,
+        admitted(record, model, digest, what, made_here=made_here),
         asked,
         model_digest=digest,
         data_digest=data,

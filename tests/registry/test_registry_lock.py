@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
@@ -10,6 +11,7 @@ import pytest
 from mlcicd.core.errors import ServiceError
 from mlcicd.registry import Registry
 from mlcicd.registry import lock as lock_module
+from mlcicd.registry.journal import epoch_number, next_epoch, reached
 from mlcicd.registry.lock import Fenced, Lease, held
 
 from .conftest import NAME
@@ -117,3 +119,37 @@ def test_only_one_of_several_holds_it_at_a_time(registry: Registry) -> None:
     assert most == 1
     assert sorted(tokens) == tokens
     assert len(set(tokens)) == 6
+
+
+@pytest.mark.parametrize("at", [99_999_999, 100_000_000, 10**14])
+def test_an_epoch_that_nobody_can_have_reached_locks_nothing(registry: Registry, at: int) -> None:
+    dead_holder(registry, lease_s=60, at=at)
+    for _ in range(2):
+        with held(registry, NAME, "test", lease_s=60, wait_s=5) as lease:
+            lease.ensure()
+            assert lease.epoch < at
+
+
+def test_the_lock_goes_on_beyond_eight_digits(registry: Registry) -> None:
+    for epoch in (99_999_999, 100_000_000, 100_000_001):
+        with held(registry, NAME, "test", lease_s=60, at_least=epoch, wait_s=5) as lease:
+            lease.ensure()
+            assert lease.epoch == epoch
+
+
+@pytest.mark.parametrize("number", ["99999999", "100000000", "9" * 30])
+def test_a_journal_entry_out_of_reach_wedges_no_writer(registry: Registry, number: str) -> None:
+    entry = json.dumps({"operation": "promote", "before": "", "after": ""})
+    registry.tag_model(NAME, {f"mlcicd.journal.{number}": entry, f"mlcicd.outcome.{number}": "abandoned"})
+    model = registry.model(NAME)
+    assert model is not None
+    assert next_epoch(model.tags) == 1
+    with held(registry, NAME, "test", lease_s=60, at_least=next_epoch(model.tags), wait_s=5) as lease:
+        lease.ensure()
+
+
+def test_the_journal_goes_on_beyond_eight_digits() -> None:
+    assert reached([1, 900_000, 1_800_000, 99_999_999]) == {1, 900_000, 1_800_000}
+    assert reached([100_000_000, 100_000_001], 99_999_999) == {100_000_000, 100_000_001}
+    assert epoch_number("100000000") == 100_000_000
+    assert epoch_number("000000001") is None

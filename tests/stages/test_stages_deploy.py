@@ -171,13 +171,18 @@ def test_the_champion_the_evidence_was_measured_against_has_changed(registered: 
     assert not [c for c in verdict.checks if c.status is CheckStatus.FAILED]
 
 
-def test_a_second_rollback_does_not_bring_the_bad_one_back(registered: Path) -> None:
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_second_rollback_does_not_bring_the_bad_one_back(registered: Path, warm: bool) -> None:
     change(registered / "mlcicd.yaml", "strategy: canary, ", "")
     for stage in (train, evaluate, register):
         assert stage(project_at(registered)).exit_code == 0
     live = deploy(project_at(registered)).outputs["model-version"]
     next_version(registered, "0.5")
     url = deploy(project_at(registered)).outputs["url"]
+    if not warm:
+        place(project_at(registered), "").target.stop()
+        url = deploy(project_at(registered)).outputs["url"]
+        assert place(project_at(registered), "").target.status().previous is None
     assert rollback(project_at(registered)).status is Status.PASSED
     again = rollback(project_at(registered))
     assert again.status is Status.SKIPPED, again
