@@ -106,6 +106,9 @@ class DefectError(MlcicdError):
 _LITERALS: set[str] = set()
 _SECRET_NAME = re.compile(r"(?i)(token|secret|password|passwd|api_?key|access_?key|private_?key|credential)")
 _SHORTEST_SECRET = 6
+_SHORTEST_LINE = 8
+# Lines of a secret that are none: the frame of a PEM text, and single words, which would take holes into every log.
+_COMMON = re.compile(r"-+(BEGIN|END)[A-Z0-9 ]*-+|\W+|[A-Z]?[a-z]+")
 # Bounded, since a scheme without an end would be looked for from each letter of a long word.
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}://[^\s'\"<>]+")
 _SECRET_PAIR = re.compile(
@@ -116,10 +119,16 @@ _SECRET_PAIR = re.compile(
 
 
 def learn_secrets(environ: Mapping[str, str]) -> None:
-    """Remembers the values of variables that are named like secrets: :func:`redact` takes them out from now on."""
+    """Remembers the values of variables that are named like secrets: :func:`redact` takes them out from now on.
+
+    Of a value of several lines (a PEM key) each line of its own, too: logs are read, and shown, line by line.
+    """
     for name, value in environ.items():
         if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET:
             _LITERALS.add(value)
+            lines = [line.strip() for line in value.splitlines()]
+            if len(lines) > 1:
+                _LITERALS.update(line for line in lines if len(line) >= _SHORTEST_LINE and not _COMMON.fullmatch(line))
 
 
 def redact(text: str) -> str:
@@ -139,6 +148,7 @@ def redact(text: str) -> str:
         host = parts.netloc.rpartition("@")[2]
         return urlunsplit(parts._replace(netloc=f"***@{host}"))
 
-    for secret in _LITERALS:
+    # The longest first: a whole key before its lines, of which the last may be too short to be known by itself.
+    for secret in sorted(_LITERALS, key=len, reverse=True):
         text = text.replace(secret, "***")
     return _SECRET_PAIR.sub(r"\1\2***", _URL.sub(_url, text))

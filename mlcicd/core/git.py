@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from mlcicd.core.errors import ServiceError
@@ -18,13 +19,40 @@ class GitState:
     branch: str = ""
 
 
+class Kept(StrEnum):
+    """Whether git has a file as it stands."""
+
+    COMMITTED = "committed"
+    CHANGED = "changed"
+    UNTRACKED = "untracked"
+    NO_REPOSITORY = "no repository"
+
+
+def kept(path: Path) -> Kept:
+    """Whether the last commit has a file as it stands, by its content: flags of the index can hide a change.
+
+    A file that the commit has and the folder has not is `CHANGED`.
+    """
+    root = path.parent.resolve()
+    if not _in_repository(root):
+        return Kept.NO_REPOSITORY
+    blob = _git(root, "rev-parse", "--verify", "--quiet", f"HEAD:./{path.name}")
+    if not blob:
+        return Kept.UNTRACKED
+    return Kept.COMMITTED if _git(root, "hash-object", "--", path.name) == blob else Kept.CHANGED
+
+
+def _in_repository(root: Path) -> bool:
+    return any((folder / ".git").exists() for folder in (root, *root.parents))
+
+
 def git_state(root: Path) -> GitState:
     """The state of the repository that holds `root`; an empty one outside of a repository.
 
     Raises:
         ServiceError: there is a repository, and git does not read it.
     """
-    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+    if not _in_repository(root):
         return GitState()
     # In a repository, git must answer: without the commit, stale evidence would pass for fresh.
     if not _git(root, "rev-parse", "--git-dir"):

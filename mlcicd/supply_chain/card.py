@@ -62,14 +62,25 @@ def model_card(
     if not body.strip():
         body = _template(name, blocks, escapes)
     for key, text in blocks.items():
-        body = re.sub(
-            rf"(<!-- mlcicd:{key} -->).*?(<!-- /mlcicd:{key} -->)",
-            lambda match, text=text: f"{match[1]}\n{text}\n{match[2]}",  # type: ignore[misc]
-            body,
-            flags=re.DOTALL,
-        )
+        body = _renewed(body, f"<!-- mlcicd:{key} -->", f"<!-- /mlcicd:{key} -->", text)
     document = {**front, **_front_matter(name, task, evaluation, escapes)}
     return f"---\n{yaml.safe_dump(document, sort_keys=False, allow_unicode=False, width=1 << 20)}---\n{body}"
+
+
+def _renewed(body: str, opener: str, closer: str, text: str) -> str:
+    """Puts the text between each opener and the next closer; an opener without one is left alone.
+
+    In linear time, whatever people wrote: nothing is looked for twice.
+    """
+    parts: list[str] = []
+    at = 0
+    while True:
+        start = body.find(opener, at)
+        end = body.find(closer, start + len(opener)) if start >= 0 else -1
+        if end < 0:
+            return "".join([*parts, body[at:]])
+        parts.append(f"{body[at:start]}{opener}\n{text}\n{closer}")
+        at = end + len(closer)
 
 
 def blanks_of(card: str) -> list[str]:

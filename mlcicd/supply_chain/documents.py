@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from mlcicd.supply_chain.findings import Scan, rule
+from mlcicd.supply_chain.pickle_state import entry_problem
+from mlcicd.supply_chain.pickle_values import NOT_TEXT, UNKNOWN, Name
 from mlcicd.supply_chain.policy import Rules
 
 _KERAS_MODULES = (
@@ -37,12 +40,36 @@ _KERAS_CODE = (
 _KERAS_PLAIN = ("DTypePolicy", "__tensor__", "__numpy__", "__tuple__", "__ellipsis__", "__bytes__")
 
 
+# The protocols of skops that were reviewed, and their loaders; older ones import what other keys name.
+_SKOPS_PROTOCOLS = (1, 2)
+_SKOPS_LOADERS = frozenset(
+    (
+        "BytearrayNode", "BytesNode", "CachedNode", "ConstructorFromReduceNode", "DTypeNode", "DefaultDictNode",
+        "DictNode", "FunctionNode", "JsonNode", "ListNode", "LossNode", "MaskedArrayNode", "MethodNode", "NdArrayNode",
+        "ObjectNode", "OperatorFuncNode", "PartialNode", "QuantileForestNode", "RandomGeneratorNode",
+        "RandomStateNode", "SetNode", "SliceNode", "SparseMatrixNode", "TreeNode", "TupleNode", "TypeNode",
+        "_DictWithDeprecatedKeysNode",
+    )
+)  # fmt: skip
+_SKOPS_CALLABLE = frozenset(("CachedNode", "FunctionNode", "MethodNode", "OperatorFuncNode", "PartialNode", "TypeNode"))
+
+
 def check_skops(content: bytes, where: str, rules: Rules, scan: Scan) -> None:
     """Every type and function that a skops file would make, by our list and never by the one it brings."""
     document = _json(content, where, scan)
     if document is None:
         return
-    for node in _nodes(document):
+    protocol = document.get("protocol") if isinstance(document, dict) else None
+    if type(protocol) is not int or protocol not in _SKOPS_PROTOCOLS:
+        scan.refuse(where, f"it is of skops's protocol {protocol!r}, which was not reviewed")
+    nodes = list(_nodes(document))
+    called = {_identity(node) for node in nodes if node.get("__loader__") in _SKOPS_CALLABLE - {"CachedNode"}}
+    for node in nodes:
+        loader = node.get("__loader__")
+        if ("__class__" in node or loader is not None) and not (isinstance(loader, str) and loader in _SKOPS_LOADERS):
+            scan.refuse(where, f"its loader {str(loader)[:80]!r} is not known")
+        if loader in ("DictNode", "DefaultDictNode", "_DictWithDeprecatedKeysNode"):
+            _check_attributes(node, called, where, scan)
         for module, name in _skops_names(node):
             shown = f"{module}:{name}"
             scan.names.add(shown)
@@ -52,13 +79,48 @@ def check_skops(content: bytes, where: str, rules: Rules, scan: Scan) -> None:
                 )
 
 
+def _identity(node: dict[str, Any]) -> str:
+    return str(node.get("__id__", ""))
+
+
+def _check_attributes(node: dict[str, Any], called: set[str], where: str, scan: Scan) -> None:
+    """The entries of a dictionary, which become attributes of an object: as of a pickle."""
+    content = node.get("content")
+    if not isinstance(content, dict):
+        scan.refuse(where, "a dictionary has no content")
+        return
+    for key, child in content.items():
+        problem = entry_problem(key, _value(child, called))
+        if problem:
+            scan.refuse(where, problem)
+
+
+def _value(child: Any, called: set[str]) -> Any:
+    """A node as the machine that reads pickles would keep it, as far as attributes are judged by it."""
+    child = child if isinstance(child, dict) else {}
+    loader, content = child.get("__loader__"), child.get("content")
+    if loader in _SKOPS_CALLABLE:
+        # A cached one is what stood first under its number.
+        return Name("", "") if loader != "CachedNode" or _identity(child) in called else UNKNOWN
+    if loader == "JsonNode" and isinstance(content, str):
+        with contextlib.suppress(ValueError):
+            plain = json.loads(content)
+            return plain if isinstance(plain, str) else NOT_TEXT
+    if loader in ("ListNode", "TupleNode") and isinstance(content, list):
+        return tuple(_value(item, called) for item in content)
+    return UNKNOWN
+
+
 def _skops_names(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    content = node.get("content")
+    if isinstance(content, dict) and ("module_path" in content or "function" in content):
+        # Not only of the loader that is known to import them.
+        yield str(content.get("module_path")), str(content.get("function"))
     if "__class__" in node or "__module__" in node:
         module, name = str(node.get("__module__")), str(node.get("__class__"))
         loader = node.get("__loader__")
         if loader == "MethodNode":
             # A bound method: of an object that is judged by itself, and of which it may be any public attribute.
-            content = node.get("content")
             method = str(content.get("func", "")) if isinstance(content, dict) else ""
             yield (f"{module}.{name}", method)
             return

@@ -29,6 +29,9 @@ def check_mlmodel(text: str, where: str, rules: Rules, scan: Scan) -> set[str]:
     except MlcicdError as error:
         scan.refuse(where, f"it can not be read: {error.what}")
         return set()
+    if _merges(document):
+        # MLflow's reader would take the keys from below it.
+        scan.refuse(where, "it has a merge key (<<), which readers of YAML do not agree on")
     flavors = document.get("flavors")
     if not isinstance(flavors, dict):
         scan.refuse(where, "it has no flavors")
@@ -44,6 +47,12 @@ def check_mlmodel(text: str, where: str, rules: Rules, scan: Scan) -> set[str]:
                 pickled.add(flavor[key])
     _check_paths(flavors, where, scan)
     return pickled
+
+
+def _merges(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "<<" in value or any(_merges(item) for item in value.values())
+    return isinstance(value, list) and any(_merges(item) for item in value)
 
 
 def _check_flavor(flavor: dict[str, Any], where: str, rules: Rules, scan: Scan) -> None:
@@ -63,6 +72,17 @@ def _check_flavor(flavor: dict[str, Any], where: str, rules: Rules, scan: Scan) 
             scan.refuse(
                 where,
                 f"its model_class is {made}, which nobody has reviewed",
+                name=f"{module}:{name}",
+                allow=rule("globals", name=f"{module}:{name}"),
+            )
+    trusted = flavor.get("skops_trusted_types")
+    for item in trusted if isinstance(trusted, list) else [trusted] if trusted is not None else []:
+        # MLflow hands them to skops, which then makes whatever they name.
+        module, _, name = str(item).rpartition(".")
+        if not rules.names(module, name):
+            scan.refuse(
+                where,
+                f"it trusts {item}, which nobody has reviewed",
                 name=f"{module}:{name}",
                 allow=rule("globals", name=f"{module}:{name}"),
             )

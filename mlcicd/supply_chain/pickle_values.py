@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +17,15 @@ _RECONSTRUCTORS = {("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor")
 _DTYPE = ("numpy", "dtype")
 _ARRAYS = {_DTYPE, ("numpy._core.multiarray", "_reconstruct"), ("numpy.core.multiarray", "_reconstruct")}
 _DTYPE_CODE = re.compile(r"[<>=|]?([a-zA-Z?])(\d*)")
+# Classes whose objects may be filled by SETITEM, APPEND and ADDITEMS; on others that would be a call of a method.
+CONTAINERS = frozenset(
+    (
+        ("builtins", "dict"), ("builtins", "list"), ("builtins", "set"), ("collections", "Counter"),
+        ("collections", "OrderedDict"), ("collections", "defaultdict"), ("collections", "deque"),
+        ("sklearn.utils", "Bunch"), ("sklearn.utils._bunch", "Bunch"),
+        ("sklearn.utils.deprecation", "_DictWithDeprecatedKeys"),
+    )
+)  # fmt: skip
 _HAS_OBJECT = 1
 _FLEXIBLE = "SUV"
 _MAX_KEPT = 64
@@ -63,10 +71,27 @@ class Mapping:
     """A dictionary of the pickle; only the first few entries whose key is a text are kept."""
 
     items: dict[str, Any] = field(default_factory=dict)
+    # Whether a key may be a text that is not known here.
+    odd: bool = False
 
     def put(self, key: Any, value: Any) -> None:
         if isinstance(key, str) and (len(self.items) < _MAX_KEPT or key in self.items):
             self.items[key] = value
+        elif key is UNKNOWN or (isinstance(key, Made) and not key.never_text):
+            self.odd = True
+
+
+@dataclass(slots=True)
+class Listing:
+    """A list of the pickle, its first few items; `cut`: there are more. Numbers in a row are left out."""
+
+    items: list[Any] = field(default_factory=list)
+    cut: bool = False
+
+    def extend(self, values: list[Any]) -> None:
+        room = _MAX_KEPT - len(self.items)
+        self.items += values[:room]
+        self.cut = self.cut or len(values) > room
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +108,13 @@ class Unreadable(Exception):
 
 
 @dataclass
+class Allowance:
+    """How much may be read a second time, in bytes and entries: without it, n arrays would cost n times the rest."""
+
+    left: int = 32 << 20
+
+
+@dataclass
 class Program:
     """What a pickle names and does. `end` is the offset behind it; `error` says why it can not be read to its end."""
 
@@ -92,19 +124,14 @@ class Program:
     end: int = 0
     error: str = ""
     persistent: bool = False
+    # Lists that name methods, with the key: what is appended later counts, too.
+    watched: list[tuple[int, str, Listing]] = field(default_factory=list)
 
 
 def never_text(value: Any) -> bool:
     if isinstance(value, Made):
         return value.never_text
-    return value is NOT_TEXT or isinstance(value, int | tuple | Mapping | Name)
-
-
-def fill(target: Any, items: list[Any]) -> None:
-    if isinstance(target, Mapping):
-        pairs: Iterator[Any] = iter(items)
-        for key, value in zip(pairs, pairs, strict=False):
-            target.put(key, value)
+    return value is NOT_TEXT or isinstance(value, int | tuple | Listing | Mapping | Name)
 
 
 def joblib_array(wrapper: Made) -> ArrayBytes | None:
@@ -161,7 +188,7 @@ U16, U32, I32, U64 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i
 NUMBERS = re.compile(rb"(?:G.{8}|K.|M..|J.{4}|[N\x88\x89]){8,}+e", re.DOTALL)
 IMPORTABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 # Opcodes that push something that is no text, and the bytes behind them.
-SIMPLE = {0x4E: 0, 0x88: 0, 0x89: 0, 0x5D: 0, 0x8F: 0}
+SIMPLE = {0x4E: 0, 0x88: 0, 0x89: 0, 0x8F: 0}
 # Opcodes with a length before their bytes, and whether those may be a name.
 SIZED = {
     0x42: (U32, False),  # BINBYTES

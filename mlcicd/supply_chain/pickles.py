@@ -14,8 +14,10 @@ import mmap
 import struct
 from typing import Any
 
+from mlcicd.supply_chain.pickle_state import PARTIAL, RESPONSE_KEYS, entry_problem, partial_problem, state_problem
 from mlcicd.supply_chain.pickle_values import (
     ARRAY_WRAPPER,
+    CONTAINERS,
     I32,
     IMPORTABLE,
     NOT_TEXT,
@@ -24,13 +26,15 @@ from mlcicd.supply_chain.pickle_values import (
     SIZED,
     U16,
     U32,
+    U64,
     UNKNOWN,
+    Allowance,
+    Listing,
     Made,
     Mapping,
     Name,
     Program,
     Unreadable,
-    fill,
     joblib_array,
     never_text,
     python_3_name,
@@ -41,18 +45,38 @@ Data = bytes | mmap.mmap
 _MAX_NESTING = 20
 
 
-def read_program(data: Data, start: int = 0) -> Program:
-    """Reads the pickle that starts at an offset. It never raises for what stands there."""
-    machine = _Machine(data, start, Program())
-    machine.read()
-    return machine.program
+def read_program(data: Data, start: int = 0, allowance: Allowance | None = None) -> Program:
+    """Reads the pickle that starts at an offset. It never raises for what stands there.
+
+    Args:
+        allowance: shared by the pickles of one file.
+    """
+    program = Program()
+    _Machine(data, start, program, allowance or Allowance()).read()
+    for at, key, listing in program.watched:
+        problem = entry_problem(key, listing)
+        if problem:
+            program.problems.append((at, problem))
+    return program
 
 
 class _Machine:
-    def __init__(self, data: Data, start: int, program: Program, *, nesting: int = 0, joblib: bool = True) -> None:
+    def __init__(
+        self,
+        data: Data,
+        start: int,
+        program: Program,
+        allowance: Allowance,
+        *,
+        nesting: int = 0,
+        joblib: bool = True,
+    ) -> None:
         self.data = data
         self.pos = start
         self.program = program
+        self.allowance = allowance
+        # Where the current frame ends: the unpickler has read so far, and who reads from its file goes on behind it.
+        self.frame_end = start
         self.nesting = nesting
         # False: read as plain `pickle.load` would, for which the bytes of an array are opcodes like others.
         self.joblib = joblib
@@ -126,7 +150,7 @@ class _Machine:
                 if run is not None:
                     # MARK, numbers, APPENDS: the list below has grown, the stack is as before.
                     stack = self.stack = self.marks.pop()
-                    _ = stack[-1]
+                    self._extend(stack[-1], [])
                     pos = run.end()
             elif op in SIMPLE:
                 stack.append(NOT_TEXT)
@@ -142,6 +166,7 @@ class _Machine:
             elif op == 0x2E:  # STOP
                 _ = stack[-1]
                 self.pos = pos
+                self._frame_is_over("it stops")
                 return
             else:
                 self.pos = pos
@@ -184,6 +209,15 @@ class _Machine:
         if len(self.program.problems) < 100:
             self.program.problems.append((self.pos, text))
 
+    def _refuse_if(self, problem: str) -> None:
+        if problem:
+            self._problem(problem)
+
+    def _frame_is_over(self, what: str) -> None:
+        # As plain pickle reads random bytes of arrays, a frame is nothing to judge by.
+        if self.joblib and self.pos < self.frame_end:
+            self._problem(f"{what} within a frame: readers do not agree on where it goes on")
+
     # --- names and calls
 
     def _named(self, module: str, name: str) -> Name:
@@ -221,6 +255,8 @@ class _Machine:
         self.program.calls += 1
         if not isinstance(what, Name):
             self._problem("it calls something that is not a plain name")
+        elif (what.module, what.name) == PARTIAL:
+            self._refuse_if(partial_problem(arguments))
         return Made(what, arguments, new=new)
 
     def _reduce(self) -> None:
@@ -241,6 +277,7 @@ class _Machine:
         self.program.calls += 1
         if isinstance(target, Name):
             self._problem(f"it changes {target.module}.{target.name} itself, not an object of it")
+        self._refuse_if(state_problem(target, state))
         if isinstance(target, Made):
             target.state = state
             if self.joblib and target.made_of == ARRAY_WRAPPER:
@@ -251,6 +288,7 @@ class _Machine:
         layout = joblib_array(wrapper)
         if layout is None:
             raise Unreadable("an array of joblib does not say its shape and type plainly")
+        self._frame_is_over("an array begins")
         self._read_plainly()
         if layout.objects:
             self.pos = self._nested(self.pos)
@@ -264,7 +302,7 @@ class _Machine:
     def _nested(self, start: int) -> int:
         if self.nesting >= _MAX_NESTING:
             raise Unreadable("arrays of objects are nested too deeply")
-        inner = _Machine(self.data, start, self.program, nesting=self.nesting + 1)
+        inner = _Machine(self.data, start, self.program, self.allowance, nesting=self.nesting + 1)
         inner.read()
         if self.program.error:
             raise Unreadable(f"an array of objects: {self.program.error}")
@@ -275,17 +313,22 @@ class _Machine:
         first = self.data[self.pos] if self.pos < len(self.data) else 0
         if first not in _KNOWN:
             return
-        other = _Machine(self.data, self.pos, Program(), nesting=self.nesting, joblib=False)
+        if self.allowance.left < 0:
+            raise Unreadable("it has more arrays than can be looked at")
+        other = _Machine(self.data, self.pos, Program(), self.allowance, nesting=self.nesting, joblib=False)
         other.protocol = self.protocol
         other.stack = list(self.stack)
         other.marks = [list(items) for items in self.marks]
         other.memo = dict(self.memo)
         other.read()
+        kept = len(other.stack) + len(other.memo) + sum(len(items) for items in other.marks)
+        self.allowance.left -= other.pos - self.pos + kept // 4
         for name, at in other.program.names.items():
             # What cannot be imported stops the unpickler; random bytes do that, a program does not.
             if IMPORTABLE.fullmatch(name.module):
                 self.program.names.setdefault(name, at)
         self.program.problems += other.program.problems
+        self.program.watched += other.program.watched
 
     # --- everything else
 
@@ -306,11 +349,35 @@ class _Machine:
 
     def _setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        if isinstance(self.stack[-1], Mapping):
-            self.stack[-1].put(key, value)
+        self._fill(self.stack[-1], [key, value])
 
     def _setitems(self) -> None:
-        fill(self.stack_below(), self._to_mark())
+        self._fill(self.stack_below(), self._to_mark())
+
+    def _fill(self, target: Any, items: list[Any]) -> None:
+        if not isinstance(target, Mapping):
+            self._container(target)
+        for key, value in zip(items[::2], items[1::2], strict=False):
+            if isinstance(value, Listing) and isinstance(key, str) and key in RESPONSE_KEYS:
+                self.program.watched.append((self.pos, key, value))
+            else:
+                self._refuse_if(entry_problem(key, value))
+            if isinstance(target, Mapping):
+                target.put(key, value)
+
+    def _extend(self, target: Any, values: list[Any]) -> None:
+        if isinstance(target, Listing):
+            target.extend(values)
+        elif target is not NOT_TEXT:
+            self._container(target)
+
+    def _container(self, target: Any) -> None:
+        if not (isinstance(target, Listing) or (isinstance(target, Made) and target.made_of in CONTAINERS)):
+            self._problem("it fills something that is no plain container, which calls a method of it")
+
+    def _append(self) -> None:
+        value = self.stack.pop()
+        self._extend(self.stack[-1], [value])
 
     def stack_below(self) -> Any:
         if not self.marks or not self.marks[-1]:
@@ -319,12 +386,17 @@ class _Machine:
 
     def _dict(self) -> None:
         made = Mapping()
-        fill(made, self._to_mark())
+        self._fill(made, self._to_mark())
         self.stack.append(made)
 
     def _into_below(self) -> None:
-        self.stack_below()
-        self._to_mark()
+        target = self.stack_below()
+        self._extend(target, self._to_mark())
+
+    def _list(self) -> None:
+        made = Listing()
+        made.extend(self._to_mark())
+        self.stack.append(made)
 
     def _string(self) -> None:
         line = self._line().strip()
@@ -366,6 +438,8 @@ def _long_binput(self: _Machine) -> None:
 
 
 def _frame(self: _Machine) -> None:
+    self._frame_is_over("a frame begins")
+    self.frame_end = self.pos + 8 + U64.unpack_from(self.data, self.pos)[0]
     self.pos += 8
 
 
@@ -393,10 +467,11 @@ _HANDLERS: dict[int, Any] = {
     ord("u"): _Machine._setitems,
     ord("d"): _Machine._dict,
     ord("}"): lambda m: m.stack.append(Mapping()),
-    ord("a"): lambda m: (m.stack.pop(), m.stack[-1]),
+    ord("a"): _Machine._append,
+    ord("]"): lambda m: m.stack.append(Listing()),
     ord("e"): _Machine._into_below,
     0x90: _Machine._into_below,  # ADDITEMS
-    ord("l"): lambda m: (m._to_mark(), m.stack.append(NOT_TEXT)),
+    ord("l"): _Machine._list,
     0x91: lambda m: (m._to_mark(), m.stack.append(NOT_TEXT)),  # FROZENSET
     ord("t"): _Machine._tuple,
     ord(")"): lambda m: m._tuple_of(0),

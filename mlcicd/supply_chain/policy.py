@@ -12,9 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from mlcicd.core.digests import digest_file
+from mlcicd.core.errors import ConfigError
+from mlcicd.core.git import Kept, kept
 from mlcicd.core.yaml_lines import read_yaml
 from mlcicd.supply_chain.pickles import Data
 
@@ -46,6 +48,8 @@ Format = Literal[
     "archive", "catboost", "compressed", "keras", "lightgbm", "numpy", "onnx", "parquet", "pickle", "safetensors",
     "skops", "text", "torch", "xgboost",
 ]  # fmt: skip
+# Paths that have nothing in common: a glob for all of them is one for everything.
+_ANY_PATHS = ("MLmodel", "model.pkl", "q7/0.bin", "code/u-v.py")
 Owner = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -78,6 +82,13 @@ class FileRule(Exempted):
         "", description="The only content that it may have; any when empty."
     )
 
+    @model_validator(mode="after")
+    def _names_something(self) -> FileRule:
+        everything = not self.path.strip("*?.!/[]-") or all(fnmatch.fnmatchcase(p, self.path) for p in _ANY_PATHS)
+        if everything and not self.sha256:
+            raise ValueError("path matches every file, which would switch the scan off: name the file, or its sha256")
+        return self
+
 
 class Signer(_Strict):
     """A key whose signature lets a version be deployed."""
@@ -103,6 +114,8 @@ class Rules:
 
     policy: Policy = field(default_factory=Policy)
     digest: str = ""
+    # What there is to say about the policy itself.
+    note: str = ""
 
     def names(self, module: str, name: str) -> bool:
         """Whether a global may be named by a model."""
@@ -130,15 +143,36 @@ class Rules:
 def read_policy(path: Path, *, shown: str) -> Rules:
     """The project's policy; the reviewed list alone when there is no such file.
 
+    In a git repository it must be committed as it stands: nobody has reviewed an exception that is in no commit. A file
+    that no commit has may ask for more (`signers`, `formats`), never for less.
+
     Raises:
-        ConfigError: something in it is wrong; the error names the line.
+        ConfigError: something in it is wrong (the error names the line), or it is not what git has.
     """
     from mlcicd.config.load import validate
 
+    state = kept(path)
+    if path.is_symlink():
+        raise _not_reviewed("it is a symbolic link", shown)
+    if state is Kept.CHANGED:
+        raise _not_reviewed("it is not committed as it stands", shown)
     if not path.is_file():
         return Rules()
     document = read_yaml(path, file=shown, environ={}, interpolate=False)
-    return Rules(validate(Policy, document.data, document), digest_file(path))
+    policy = validate(Policy, document.data, document)
+    if state is Kept.UNTRACKED and (policy.globals_ or policy.loaders or policy.files):
+        raise _not_reviewed("it allows something, and is in no commit", shown)
+    note = f"{shown} is in no git repository, so nothing shows that it was reviewed"
+    return Rules(policy, digest_file(path), note if state is Kept.NO_REPOSITORY else "")
+
+
+def _not_reviewed(what: str, shown: str) -> ConfigError:
+    return ConfigError(
+        what,
+        file=shown,
+        why="The policy decides what may be loaded; who can write it unseen can let anything in.",
+        remedy=f"commit {shown} in a reviewed change, or restore it",
+    )
 
 
 @cache

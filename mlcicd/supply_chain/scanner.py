@@ -6,7 +6,6 @@ It opens containers within bounds, reads pickles as programs, and never imports,
 from __future__ import annotations
 
 import ast
-import json
 import mmap
 import os
 import re
@@ -20,12 +19,16 @@ from mlcicd.supply_chain.documents import check_keras, check_skops
 from mlcicd.supply_chain.findings import Scan, rule
 from mlcicd.supply_chain.formats import PICKLE_NAMES, sniff
 from mlcicd.supply_chain.mlmodel import check_environment, check_mlmodel, check_name, check_requirements
-from mlcicd.supply_chain.pickle_values import IMPORTABLE, Program
+from mlcicd.supply_chain.pickle_values import IMPORTABLE, Allowance, Program
 from mlcicd.supply_chain.pickles import Data, read_program
 from mlcicd.supply_chain.policy import FORMATS, Rules
 
 _DEPTH = 8
 _TORCH_MAGIC = 5
+# Documents of a model's folder, which are read as such whatever their first bytes look like.
+_MAX_DOCUMENT = 1 << 20
+_DOCUMENT = re.compile(r"(requirements|constraints).*\.txt|conda\.ya?ml|python_env\.ya?ml|MLmodel")
+_PLAIN_TYPE = re.compile(r"[|<>=]?[?bBhHiIlLqQuefdgFDGSUVmMca]\d*(\[\w+\])?")
 _KERAS_IN_HDF5 = re.compile(rb"model_config|Lambda|layer_config")
 _RAW = r"(data/\d+|\.data/.*|version|byteorder|\.format_version|\.storage_alignment)"
 _COMPRESSED = ("gzip", "zlib", "bz2", "xz", "lzma")
@@ -60,15 +63,17 @@ def scan_model(path: Path, rules: Rules | None = None) -> Scan:
 class _Walk:
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self.scan = Scan()
+        self.scan = Scan(note=rules.note)
         self.budget = Budget()
 
     def folder(self, root: Path) -> None:
         pickled: set[str] = set()
         manifest = root / "MLmodel"
         if manifest.is_file() and not manifest.is_symlink():
-            text = manifest.read_bytes()[: 1 << 20].decode("utf-8", "replace")
-            pickled = check_mlmodel(text, "MLmodel", self.rules, self.scan)
+            with manifest.open("rb") as file:
+                content = file.read(_MAX_DOCUMENT + 1)
+            if not self._too_large(content, "MLmodel"):
+                pickled = check_mlmodel(_decoded(content), "MLmodel", self.rules, self.scan)
         for path, relative in _files(root, self.scan):
             check_name(relative, self.scan)
             self.file(path, relative, named=any(_below(relative, name) for name in pickled))
@@ -90,8 +95,9 @@ class _Walk:
         if self.rules.excepts(where, data):
             self.scan.formats.add("excepted by the policy")
             return
-        kind = sniff(data, where)
-        if kind == "text" and named and _maybe_pickle(data):
+        name = PurePosixPath(where.rpartition("!")[2]).name
+        kind = "text" if _is_document(name) else sniff(data, where)
+        if kind == "text" and named and not _is_document(name) and _maybe_pickle(data):
             kind = "pickle"
         try:
             if kind == "pickle":
@@ -109,8 +115,8 @@ class _Walk:
                 self.look(inflate(data, kind, self.budget), _unpacked_name(where), named=named, depth=depth + 1)
             else:
                 self._plain(kind, data, where)
-            if kind not in ("pickle", *_COMPRESSED):
-                self._also_pickle(data, where)
+            if kind != "pickle":
+                self._also_pickle(data, where, kind, named=named or _pickle_name(name))
         except Hostile as error:
             self.scan.refuse(where, str(error))
 
@@ -137,18 +143,27 @@ class _Walk:
         else:
             self._accept(kind, where, data)
 
+    def _too_large(self, data: Data, where: str) -> bool:
+        """A finding for a document of which others would read more than is looked at here."""
+        if len(data) <= _MAX_DOCUMENT:
+            return False
+        self.scan.refuse(where, f"it is larger than {_MAX_DOCUMENT:,} bytes, which is more than such a file needs")
+        return True
+
     def _text(self, data: Data, where: str, name: str) -> None:
         if not self._accept("text", where, data):
             return
+        if _is_document(name) and self._too_large(data, where):
+            return
         if re.fullmatch(r"(requirements|constraints).*\.txt", name):
             check_requirements(_decoded(data), where, self.scan)
-        elif name in ("conda.yaml", "python_env.yaml"):
+        elif re.fullmatch(r"(conda|python_env)\.ya?ml", name):
             check_environment(_decoded(data), where, self.scan)
         elif name == "MLmodel" and where != "MLmodel":
             check_mlmodel(_decoded(data), where, self.rules, self.scan)
         elif name == "schema.json":
             check_skops(bytes(data), where, self.rules, self.scan)
-        elif name.endswith(".json") and b'"class_name"' in bytes(data[: 1 << 20]):
+        elif name.endswith(".json") and data.find(b"class_name") >= 0:
             check_keras(bytes(data), where, self.scan)
 
     def _npy(self, data: Data, where: str) -> None:
@@ -156,6 +171,8 @@ class _Walk:
             return
         header, start = _npy_header(data)
         if _has_objects(header.get("descr")):
+            if not (isinstance(header["descr"], str) and re.fullmatch(r"[|<>=]?O\d*", header["descr"])):
+                self.scan.refuse(where, f"its type {str(header['descr'])[:80]!r} has objects among its fields")
             self._pickles(data, where, start=start)
 
     # --- archives
@@ -192,9 +209,9 @@ class _Walk:
         """A file that is unpickled: all of it must be pickles that can be read to their ends."""
         if not self._accept("torch" if torch else "pickle", where, data):
             return
-        size, count = len(data), 0
+        size, count, allowance = len(data), 0, Allowance()
         while start < size and count < 10_000:
-            program = read_program(data, start)
+            program = read_program(data, start, allowance)
             self._judge(program, where)
             if program.error:
                 said = f"it can not be read to its end: {program.error}"
@@ -230,12 +247,20 @@ class _Walk:
         for at, problem in program.problems:
             self.scan.refuse(where, f"{problem} (byte {at})")
 
-    def _also_pickle(self, data: Data, where: str) -> None:
-        """Whether something that is no pickle by its look would do anything if it was unpickled all the same."""
+    def _also_pickle(self, data: Data, where: str, kind: str, *, named: bool) -> None:
+        """Whether something that is no pickle by its look would do anything if it was unpickled all the same.
+
+        Names are imported before anything goes wrong further on, so an error excuses none; but two lines of a plain
+        list of words may look like one name.
+        """
         program = read_program(data)
-        acts = program.calls or (not program.error and program.names)
-        if acts and any(IMPORTABLE.fullmatch(name.module) for name in program.names):
-            self.scan.refuse(where, "it is also a pickle that calls something")
+        names = [name for name in program.names if IMPORTABLE.fullmatch(name.module)]
+        words = kind == "text" and not named and len(names) == 1 and program.error and not program.problems
+        if names and (program.calls or not words):
+            self.scan.refuse(where, "it is also a pickle that names something")
+            if named:
+                # What its loader would do, by the rules for pickles.
+                self._judge(program, where)
 
 
 _CODE_PICKLERS = frozenset(("cloudpickle", "dill"))
@@ -282,6 +307,14 @@ def _maybe_pickle(data: Data) -> bool:
     return not head.startswith((b"{", b"[", b"tree\n", b"<")) or read_program(data).calls > 0
 
 
+def _pickle_name(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in PICKLE_NAMES
+
+
+def _is_document(name: str) -> bool:
+    return _DOCUMENT.fullmatch(name) is not None
+
+
 def _unpacked_name(where: str) -> str:
     """The name of a compressed file's content: a pickle, where the outer name says nothing else."""
     path = PurePosixPath(where)
@@ -320,7 +353,13 @@ def _plain_array(head: bytes) -> bool:
 
 
 def _has_objects(descr: Any) -> bool:
-    return bool(re.search(r"'[|<>=]?O\d*'|object", json.dumps(descr, default=str).replace('"', "'")))
+    """Whether a type may hold Python objects; a comma or an O anywhere in a type's text is enough to think so."""
+    if isinstance(descr, str):
+        return _PLAIN_TYPE.fullmatch(descr) is None
+    if isinstance(descr, list):
+        # The fields of a structure: name, type, perhaps a shape.
+        return not all(isinstance(f, tuple) and len(f) in (2, 3) and not _has_objects(f[1]) for f in descr)
+    return True
 
 
 __all__ = ["PICKLE_NAMES", "scan_model"]

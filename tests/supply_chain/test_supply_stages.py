@@ -18,11 +18,12 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
 from stages.conftest import project_at
 from supply_chain import hostile_models as hostile
+from support import git
 
 from mlcicd.cli import cli
 from mlcicd.config import load_project
 from mlcicd.core.digests import digest_tree
-from mlcicd.core.errors import InputError
+from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.core.verdict import Severity, Status
 from mlcicd.stages import deploy, evaluate, register
 from mlcicd.stages.common import registry_of
@@ -187,6 +188,11 @@ def test_the_model_just_trained_is_warned_of_and_not_registered(evaluated: Path)
     with pytest.raises(ModelRefused):
         admitted(record, model, digest, "candidate")
     (evaluated / "model-policy.yaml").write_text("globals: [{name: 'features:Ratio', owner: me, reason: ours}]\n")
+    record.details.clear()
+    with pytest.raises(ConfigError, match="in no commit"):
+        admitted(record, model, digest, "candidate")
+    git(evaluated, "add", "model-policy.yaml")
+    git(evaluated, "commit", "-qm", "policy")
     record.details.clear()
     admitted(record, model, digest, "candidate")
     assert record.checks[-1].status == "passed"
