@@ -148,8 +148,9 @@ def test_any_data_is_drawn_or_refused_with_a_reason(data: Any) -> None:
     except MalformedFigure as error:
         assert str(error)
         return
-    ET.fromstring(text)
-    assert "nan" not in re.sub(r">[^<]*<|\"[^\"]*[a-z]{4,}[^\"]*\"", "", text).lower()
+    drawn = [(name, value) for part in ET.fromstring(text).iter() for name, value in part.items()]
+    # Titles are text, and may say what they like.
+    assert not [one for one in drawn if one[0] != "aria-label" and "nan" in one[1].lower()]
 
 
 @settings(max_examples=300, deadline=None)
