@@ -35,6 +35,8 @@ class Scan:
     names: set[str] = field(default_factory=set)
     formats: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
+    # Files that the policy lets through unread.
+    unread: list[str] = field(default_factory=list)
     # What there is to say about the policy that it was judged by.
     note: str = ""
 
@@ -51,6 +53,8 @@ class Scan:
     def summary(self) -> str:
         if self.clean:
             note = f"; {self.note}" if self.note else ""
+            if self.unread:
+                note = f"; {len(self.unread)} let through unread by the policy: {_shown(', '.join(self.unread))}{note}"
             return f"{self.files} files, {len(self.names)} globals, all of them reviewed{note}"
         more = f" and {len(self.findings) - 1} more" if len(self.findings) > 1 else ""
         return f"{self.findings[0].line()}{more}"

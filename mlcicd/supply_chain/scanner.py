@@ -94,6 +94,7 @@ class _Walk:
             return
         if self.rules.excepts(where, data):
             self.scan.formats.add("excepted by the policy")
+            self.scan.unread.append(where)
             return
         name = PurePosixPath(where.rpartition("!")[2]).name
         kind = "text" if _is_document(name) else sniff(data, where)

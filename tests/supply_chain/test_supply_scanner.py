@@ -131,7 +131,9 @@ def test_a_policy_allows_by_name_by_file_and_by_digest(tmp_path: Path) -> None:
         "files: [{path: '*.py', owner: data team, reason: our code}]\n"
     )
     assert len(scan_model(model).findings) == 2
-    assert scan_model(model, read_policy(policy, shown="model-policy.yaml")).clean
+    allowed = scan_model(model, read_policy(policy, shown="model-policy.yaml"))
+    assert allowed.clean
+    assert "1 let through unread by the policy: code.py" in allowed.summary()
     digest = hashlib.sha256(b"x = 1\n").hexdigest()
     rule = {"path": "code.py", "owner": "a", "reason": "b"}
     for sha256, clean in ((digest, True), ("0" * 64, False)):
