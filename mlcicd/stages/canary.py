@@ -77,7 +77,7 @@ def canary(
     record.outputs["champion-version"] = status.live or ""
     store = store_of(project, registry, where, status)
     state = _state(record, where, store, mode)
-    versions = _versions(status, state)
+    versions = _versions(status, state, mode)
     if versions is None:
         return _nothing_to_judge(record, where, status.live)
     champion, version = versions
@@ -93,7 +93,9 @@ def canary(
         record.outputs["continues"] = "false"
         return Status.SKIPPED
     if state is not None and mode == "status":
-        return job.status(state)
+        stands = job.status(state)
+        _say_who_waits(record, where, version, before=status)
+        return stands
     if mode in ("watch", "start", "step", "promote") and (state is None or state.active):
         try:
             _champion_is_live(record, registry, candidate, champion)
@@ -105,7 +107,9 @@ def canary(
         share = project.config.canary.steps[0]
         record.summary = f"dry run: would {mode} the rollout of version {version}, which begins with {share:g} %"
         return Status.PASSED
-    return conclude(record, job.run(mode, seconds(watch_for) if watch_for else None, status.url))
+    ended = conclude(record, job.run(mode, seconds(watch_for) if watch_for else None, status.url))
+    _say_who_waits(record, where, version, before=status)
+    return ended
 
 
 class _Job:
@@ -295,15 +299,30 @@ def _state(record: Record, where: Place, store: Store, mode: str) -> RolloutStat
         return None
 
 
-def _versions(status: TargetStatus, state: RolloutState | None) -> tuple[str, str] | None:
-    """(champion, canary) of the rollout that is on its way, or that waits; None when there is none."""
+def _versions(status: TargetStatus, state: RolloutState | None, mode: str) -> tuple[str, str] | None:
+    """(champion, canary) of the rollout that is on its way, or that waits; None when there is none.
+
+    Steps go on looking after a promoted version while the next one waits for its start; all other modes mean the next.
+    """
     if state is not None and state.phase is not Phase.DONE:
+        watched = state.phase is Phase.WATCHING and status.live == state.version
+        if watched and mode in ("step", "status"):
+            return state.champion, state.version
         unfinished = not state.active and status.canary in (None, state.version)
         if unfinished or status.canary == state.version or (status.canary is None and status.live == state.version):
             return state.champion, state.version
     if status.canary is None or status.live is None:
         return None
     return status.live, status.canary
+
+
+def _say_who_waits(record: Record, where: Place, version: str, *, before: TargetStatus) -> None:
+    """Names a further version that was deployed while the outcomes of `version` are watched."""
+    if before.canary is None or before.canary == version or before.live != version:
+        return
+    now = where.target.status()
+    stands = "waits for its `canary start`" if now.canary == before.canary else "was taken out with it"
+    record.summary += f"; version {before.canary}, deployed beside it, {stands}"
 
 
 def _nothing_to_judge(record: Record, where: Place, live: str | None) -> Status:

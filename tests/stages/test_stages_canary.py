@@ -291,6 +291,12 @@ def test_outcomes_that_come_late_gate_the_promotion_and_take_it_back_afterwards(
     assert (promoted.phase, _target(waiting).status().live) == (Phase.WATCHING, "2")
     assert registry_of(project_at(waiting)).version_at("tiny", "champion").version == "2"
     assert _run(waiting, mode="step").status is Status.SKIPPED
+    # The next version comes and waits for its start: those who look after this one go on.
+    assert deploy(project_at(waiting), model_version="3").status is Status.PASSED
+    for mode in ("status", "step"):
+        verdict = _run(waiting, mode=mode)
+        assert (verdict.status, verdict.outputs["model-version"]) == (Status.SKIPPED, "2")
+        assert "version 3, deployed beside it, waits for its `canary start`" in verdict.summary
     _outcomes(waiting / "outcomes.jsonl", began, promoted.promoted)
 
     def taken_back() -> Verdict | None:
@@ -302,7 +308,9 @@ def test_outcomes_that_come_late_gate_the_promotion_and_take_it_back_afterwards(
     assert (verdict.outputs["decision"], verdict.outputs["continues"]) == ("rollback", "false")
     assert (verdict.outputs["model-version"], verdict.outputs["champion-version"]) == ("2", "1")
     assert "taken back after its promotion: missed" in verdict.summary
-    assert (_state(waiting).phase, _target(waiting).status().live) == (Phase.DONE, "1")
+    assert "version 3, deployed beside it, was taken out with it" in verdict.summary
+    status = _target(waiting).status()
+    assert (_state(waiting).phase, status.live, status.canary) == (Phase.DONE, "1", None)
     registry = registry_of(project_at(waiting))
     assert registry.version_at("tiny", "champion").version == "1"
     assert registry.version("tiny", "2").tags["mlcicd.canary"].startswith("rollback: missed")
