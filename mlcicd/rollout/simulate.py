@@ -20,6 +20,9 @@ from mlcicd.rollout.windows import Arm, Histogram, Window
 REFERENCE_LEVELS = (*(i / 20 for i in range(1, 20)), 0.975, 0.99, 0.995, 0.999)
 
 
+_WATCHED_COHORTS = 200
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """Synthetic traffic.
@@ -41,6 +44,7 @@ class Stream:
         scores: draw scores (logistic of a normal with mean -1 and variance 1).
         score_shift: added to the canary's scores before the logistic function.
         rates: further rates by name: (champion's, canary's).
+        later_rates: the canary's rates from its promotion on, by name, where they differ from `rates`.
     """
 
     requests_per_minute: float = 3000.0
@@ -59,6 +63,7 @@ class Stream:
     scores: bool = False
     score_shift: float = 0.0
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)
+    later_rates: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (self.requests_per_minute > 0 and self.window_s > 0 and self.drift_s > 0):
@@ -89,6 +94,11 @@ class Traffic:
         self._latency_edges = tuple(math.exp(4 + 0.5 * z) for z in _normal_quantiles())
         self._score_edges = tuple(1 / (1 + math.exp(1 - z)) for z in _normal_quantiles())
 
+    @property
+    def t(self) -> float:
+        """Seconds from the start."""
+        return self._t
+
     def draw(self, share: float) -> Window:
         """The next window, with the canary meant to get `share`."""
         stream, rng = self.stream, self._rng
@@ -106,6 +116,14 @@ class Traffic:
         window = Window(self._t, champion, canary, share)
         self._t += stream.window_s
         return window
+
+    def outcomes(self, seconds: float) -> Cohort:
+        """The outcomes of what the canary answers in the next `seconds`, when it has been promoted."""
+        n = int(self._rng.poisson(self.stream.requests_per_minute * seconds / 60))
+        rates = {name: self.stream.later_rates.get(name, pair[1]) for name, pair in self.stream.rates.items()}
+        found = Cohort(self._t, seconds, canary={name: (n, int(self._rng.binomial(n, p))) for name, p in rates.items()})
+        self._t += seconds
+        return found
 
     def _arm(self, n: int, error: float, *, canary: bool) -> Arm:
         stream, rng = self.stream, self._rng
@@ -131,13 +149,14 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How one simulated rollout ended."""
+    """How one simulated rollout ended; `withdrawn`: it was promoted, and taken back by the watch after it."""
 
     action: Action
     minutes: float
     canary_requests: int
     canary_errors: int
     held: bool
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +166,7 @@ class OperatingCharacteristics:
     Args:
         undecided: neither promoted nor rolled back nor inconclusive when the time was up.
         held: the judge asked to hold at some time.
+        withdrawn: promoted, and taken back by the watch over its outcomes.
         canary_requests, canary_errors, minutes: (median, mean) until rollback or promotion; NaN when there
             was none.
     """
@@ -157,6 +177,7 @@ class OperatingCharacteristics:
     inconclusive: float
     undecided: float
     held: float
+    withdrawn: float
     canary_requests: tuple[float, float]
     canary_errors: tuple[float, float]
     minutes: tuple[float, float]
@@ -173,7 +194,7 @@ def simulate_rollout(
     spec: JudgeSpec, stream: Stream, seed: int | np.random.SeedSequence, max_windows: int = 360
 ) -> Run:
     """One rollout: from step to step as the judge allows, promoted only from the last one. Late outcomes are known
-    when they have matured; the watch after a promotion is not played."""
+    when they have matured, also those that are watched after the promotion."""
     traffic, judge, step = Traffic(stream, seed), Judge(spec), 0
     unripe: list[Cohort] = []
     requests = errors = 0
@@ -191,12 +212,31 @@ def simulate_rollout(
         action, held = decision.action, held or decision.action is Action.HOLD
         last = step == len(stream.steps) - 1
         if decision.final or (action is Action.PROMOTE and last):
-            return Run(action, count * stream.window_s / 60, requests, errors, held)
+            withdrawn = action is Action.PROMOTE and _withdrawn(judge, traffic, unripe)
+            return Run(action, count * stream.window_s / 60, requests, errors, held, withdrawn)
         if decision.step_ready and not last:
             step += 1
             judge.next_step(stream.steps[step])
     ended = Action.HOLD if action is Action.HOLD else Action.CONTINUE
     return Run(ended, max_windows * stream.window_s / 60, requests, errors, held)
+
+
+def _withdrawn(judge: Judge, traffic: Traffic, unripe: list[Cohort]) -> bool:
+    """Whether the watch after the promotion takes the version back."""
+    spec, began = judge.spec, traffic.t
+    judge.promoted(began)
+    if judge.watch_ends is None:
+        return False
+    cohorts = list(unripe)
+    # Outcomes of a day in ten seconds each would cost minutes, and say the same.
+    every = max(traffic.stream.window_s, spec.watch_s / _WATCHED_COHORTS)
+    while traffic.t < began + spec.watch_s:
+        cohorts.append(traffic.outcomes(every))
+    for now in [cohort.end + spec.longest_delay_s for cohort in cohorts]:
+        judge.mature([c for c in cohorts if now - 2 * spec.longest_delay_s - every <= c.end <= now], now)
+        if judge.decision().final:
+            return True
+    return False
 
 
 def simulate(
@@ -226,6 +266,7 @@ def summarise(results: list[Run]) -> OperatingCharacteristics:
         inconclusive=part(Action.INCONCLUSIVE),
         undecided=part(Action.CONTINUE, Action.HOLD),
         held=sum(run.held for run in results) / len(results),
+        withdrawn=sum(run.withdrawn for run in results) / len(results),
         canary_requests=typical([run.canary_requests for run in ended]),
         canary_errors=typical([run.canary_errors for run in ended]),
         minutes=typical([run.minutes for run in ended]),

@@ -23,29 +23,31 @@ def operating_characteristics(settings: Canary, known: Known, *, runs: int, seed
     spec, unplayed = _playable(judge_spec(settings), known)
     window_s = seconds(settings.window)
     most = math.ceil(seconds(settings.max_duration) / window_s) + 2
-    rows = [("canary", "promoted", "rolled back", "undecided", "requests", "errors", "minutes")]
+    watched = spec.longest_delay_s > 0
+    head = ("canary", "promoted", "rolled back", "undecided", "requests", "errors", "minutes")
+    rows = [(*head, "taken back later") if watched else head]
     document: dict[str, Any] = {"runs": runs, "seed": seed, "scenarios": []}
     for at, (name, stream) in enumerate(_scenarios(spec, settings, known)):
         found = simulate(spec, stream, runs=runs, seed=seed + at, max_windows=most)
         undecided = found.inconclusive + found.undecided
         low, high = _wilson(found.rolled_back, runs)
-        rows.append(
-            (
-                name,
-                f"{found.promoted:.1%}",
-                f"{found.rolled_back:.1%} ({low:.1%} to {high:.1%})",
-                f"{undecided:.1%}",
-                count(found.canary_requests[0]),
-                count(found.canary_errors[0]),
-                minutes(found.minutes[0]),
-            )
+        row = (
+            name,
+            f"{found.promoted:.1%}",
+            f"{found.rolled_back:.1%} ({low:.1%} to {high:.1%})",
+            f"{undecided:.1%}",
+            count(found.canary_requests[0]),
+            count(found.canary_errors[0]),
+            minutes(found.minutes[0]),
         )
+        rows.append((*row, f"{found.withdrawn:.1%}") if watched else row)
         document["scenarios"].append({"canary": name, "rolled_back_interval": [low, high], **_characteristics(found)})
     lines = (
         f"{runs} simulated rollouts each, seed {seed}; {known.requests_per_minute:,.0f} requests a minute; medians of "
         "the canary's requests and errors and of the minutes until it was decided.",
         *table(rows),
         f"An equal canary may be rolled back with probability {settings.alpha:g} at most; in brackets 95 % intervals.",
+        *(["Taken back later: promoted, and then taken back for the outcomes of its predictions."] if watched else []),
         *(f"Not played, since nothing is known of it: {name}." for name in unplayed),
     )
     return Answer(lines, document)
@@ -87,6 +89,9 @@ def _scenarios(spec: JudgeSpec, settings: Canary, known: Known) -> list[tuple[st
             worse = min(1.5 * rate, 1.0) if metric.sense == "lower" else rate / 1.5
             changed = {**others, metric.source: (rate, worse)}
             found.append((f"{metric.name} {rate:.3g} -> {worse:.3g}", replace(equal, rates=changed)))
+            if metric.label_delay_s > 0:
+                later = replace(equal, later_rates={metric.source: worse})
+                found.append((f"{metric.name} {rate:.3g} -> {worse:.3g} once promoted", later))
     return found
 
 

@@ -251,6 +251,20 @@ def test_every_further_rate_has_a_scenario(folder: Path) -> None:
     assert [(item["canary"], item["rolled_back"]) for item in drawn] == [("equal", 0.0), ("clicked 0.3 -> 0.2", 1.0)]
 
 
+def test_the_watch_after_a_promotion_is_played(folder: Path) -> None:
+    (folder / "mlcicd.yaml").write_text(
+        "canary:\n  max_duration: 2h\n  window: 1m\n  watch: 1h\n  labels: outcomes.jsonl\n"
+        "  metrics: [{name: errors}, {name: missed, label_delay: 5m}]\n"
+    )
+    known = ("--requests-per-minute", 3000, "--error-rate", 0.005, "--rate", "missed=0.05")
+    drawn = {item["canary"]: item for item in answer("simulate", *known, "--runs", 5, code=0)["scenarios"]}
+    later = drawn["missed 0.05 -> 0.075 once promoted"]
+    assert (drawn["equal"]["promoted"], drawn["equal"]["withdrawn"]) == (1.0, 0.0)
+    assert (later["promoted"], later["withdrawn"]) == (1.0, 1.0)
+    assert drawn["errors x 10 (0.05)"]["withdrawn"] == 0.0
+    assert "taken back later" in run("simulate", *known, "--runs", 1).output
+
+
 def test_replay_takes_promotion_only_where_a_rollout_would() -> None:
     spec = JudgeSpec(**spec_of_config())
     recorded = list(windows(Stream(steps=(0.25, 0.5)), 180, seed=3))
