@@ -19,7 +19,7 @@ from mlcicd.scaffold import scaffold
 
 from .act import CHECKOUT, WorkflowRun, export, run_workflow
 
-pytestmark = [pytest.mark.act, pytest.mark.slow]
+pytestmark = [pytest.mark.act, pytest.mark.slow, pytest.mark.alone]
 
 PULL_REQUEST = {
     "action": "opened",

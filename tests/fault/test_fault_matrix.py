@@ -13,6 +13,7 @@ PROGRAM = Path(__file__).parent / "fault_matrix.py"
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(("store", "at_least"), [("sqlite", 15), ("postgres", 10)])
 def test_no_fault_breaks_an_invariant(store: str, at_least: int) -> None:
     command = [sys.executable, str(PROGRAM), "--reduced", "--store", store]

@@ -24,7 +24,7 @@ from mlcicd.targets import processes
 
 from .conftest import change, copy_of, make_project, project_at
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 GOOD = '{"dataframe_records": [{"a": 0.1, "b": 0.2}]}\n'
 LACKING = '{"dataframe_records": [{"a": null, "b": 0.2}]}\n'

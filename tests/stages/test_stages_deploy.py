@@ -17,7 +17,7 @@ from mlcicd.stages.places import place
 from .conftest import change, project_at
 from .test_stages_gate import commit
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture

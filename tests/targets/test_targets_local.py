@@ -23,7 +23,7 @@ from mlcicd.serving.replay import replay
 from mlcicd.targets import processes
 from mlcicd.targets.local import LocalTarget
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 BODY = json.dumps({"dataframe_records": [{"x": 1.0}]}).encode()
 
 

@@ -22,7 +22,7 @@ from mlcicd.targets import processes
 from mlcicd.targets.base import Mirroring, ModelVersion
 from mlcicd.targets.state import DeployedVersion, Desired
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 BODY = json.dumps({"dataframe_records": [{"x": 1.0}]}).encode()
 
 

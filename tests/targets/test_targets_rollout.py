@@ -18,7 +18,7 @@ from mlcicd.core.errors import ConfigError
 from mlcicd.serving.replay import replay
 from mlcicd.targets import processes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 DRIVER = Path(__file__).with_name("rollout_driver.py")
 BODY = json.dumps({"dataframe_records": [{"x": 1.0}]}).encode()
 

@@ -11,7 +11,7 @@ from prometheus_server import prometheus
 from mlcicd.rollout.sources import SourceContext, make_source
 from mlcicd.serving.replay import replay
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 BODY = json.dumps({"dataframe_records": [{"x": 1.0}]}).encode()
 FAILS = json.dumps({"dataframe_records": [{"x": -1.0, "word": "a"}]}).encode()
 

@@ -35,6 +35,7 @@ def _no_cookies():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_who_saw_the_canary_stays_with_it_while_its_share_grows(make_target, version):
     target = make_target(sticky_cookie="session", sticky_header="x-user")
     target.deploy(version("1"))
