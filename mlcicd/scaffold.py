@@ -40,6 +40,20 @@ canary:
 """
 
 
+# What a training leaves behind and no commit should hold: with it in git, each run would look like changed code.
+IGNORED = """\
+# What mlcicd and MLflow write here.
+/.mlcicd/
+/mlflow.db*
+/mlruns/
+/mlartifacts/
+/model/
+/.model.*/
+__pycache__/
+/.venv/
+"""
+
+
 def templates() -> dict[str, str]:
     """The starter workflows by file name: from the installed package, or from the checkout it runs in.
 
@@ -58,7 +72,8 @@ def scaffold(root: Path, *, force: bool, uses: str = "") -> list[str]:
 
     Args:
         root: the project: `mlcicd.yaml` goes there, the workflows to `.github/workflows` of its repository.
-        force: overwrite workflows that differ. A configuration that is there is never overwritten.
+        force: overwrite workflows that differ. A configuration or `.gitignore` that is there is never
+            overwritten.
         uses: `OWNER/REPOSITORY@REF` for our actions, instead of the pinned release.
 
     Returns:
@@ -84,8 +99,9 @@ def scaffold(root: Path, *, force: bool, uses: str = "") -> list[str]:
             + ", ".join(path.relative_to(repository).as_posix() for path in different),
             remedy="commit your changes and run it again with --force, or move the files away",
         )
-    if not (root / FILE_NAME).exists():
-        wanted[root / FILE_NAME] = STARTER
+    for name, text in ((FILE_NAME, STARTER), (".gitignore", IGNORED)):
+        if not (root / name).exists():
+            wanted[root / name] = text
     written = []
     for path, text in wanted.items():
         if not path.exists() or path.read_text("utf-8") != text:

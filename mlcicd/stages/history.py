@@ -27,7 +27,8 @@ def state(project: Project) -> dict[str, Any]:
     """What is champion, what is where, and since when.
 
     Returns:
-        `model`; `aliases`: by alias the version, its digest, its evaluation and since when it is champion;
+        `model`; `aliases`: by alias the version, its digest, its evaluation, since when it is champion, and why a canary
+        took it back;
         `unfinished`: how many moves a command has left undone, which the next one mends; `environments`: what each
         has live.
 
@@ -74,6 +75,8 @@ def state_lines(now: Mapping[str, Any]) -> list[str]:
             continue
         since = f" since {version['since']}" if version.get("since") else ""
         lines.append(f"{alias:12} version {version['version']}{since}  evaluation {version['evaluation'] or 'unknown'}")
+        # How its canary ended is kept with a version that was taken back, and with no other.
+        lines += [f"{'':12} canary: {version['canary']}"] if version["canary"] else []
     if now["unfinished"]:
         lines.append(f"{now['unfinished']} moves were left undone; the next command that writes mends them")
     for name, here in now["environments"].items():
@@ -105,7 +108,7 @@ def _move(entry: Entry) -> dict[str, str]:
 
 
 def _version(version: str, tags: Mapping[str, str]) -> dict[str, str]:
-    known = ("model_digest", "evaluation", "git_commit", "registered_by", "workflow_run")
+    known = ("model_digest", "evaluation", "git_commit", "registered_by", "workflow_run", "canary")
     return {"version": version, **{key: tags.get(f"{TAG}{key}", "") for key in known}}
 
 

@@ -14,7 +14,7 @@ from mlcicd.scaffold import WORKFLOWS, scaffold
 
 def test_writes_workflows_and_a_configuration_that_loads(repository: Path) -> None:
     written = scaffold(repository, force=False)
-    assert written == [*(f".github/workflows/{name}" for name in WORKFLOWS), "mlcicd.yaml"]
+    assert written == [*(f".github/workflows/{name}" for name in WORKFLOWS), "mlcicd.yaml", ".gitignore"]
     assert load_project(repository, environ={}).config.model.name == "my-model"
     for name in WORKFLOWS:
         text = (repository / ".github" / "workflows" / name).read_text()
@@ -41,9 +41,11 @@ def test_refuses_to_overwrite_all_or_nothing(repository: Path) -> None:
 
 
 def test_force_never_overwrites_the_configuration(repository: Path) -> None:
-    (repository / "mlcicd.yaml").write_text("version: 1\n")
+    for name in ("mlcicd.yaml", ".gitignore"):
+        (repository / name).write_text("version: 1\n")
     scaffold(repository, force=True)
-    assert (repository / "mlcicd.yaml").read_text() == "version: 1\n"
+    for name in ("mlcicd.yaml", ".gitignore"):
+        assert (repository / name).read_text() == "version: 1\n"
 
 
 def test_project_in_a_folder_of_the_repository(repository: Path) -> None:

@@ -17,8 +17,9 @@ from support import git
 from mlcicd.core.verdict import Status, Verdict
 from mlcicd.rollout.state import Phase, RolloutState
 from mlcicd.rollout.store import FileCell
-from mlcicd.stages import canary, deploy, evaluate, register, train, validate_data
+from mlcicd.stages import canary, deploy, evaluate, history, register, train, validate_data
 from mlcicd.stages.common import registry_of
+from mlcicd.stages.history import state_lines
 from mlcicd.stages.places import place, state_folder
 from mlcicd.targets import processes
 
@@ -162,6 +163,8 @@ def test_a_model_that_errs_on_two_percent_is_taken_back_and_its_errors_are_count
     registry = registry_of(project_at(bad_waiting))
     assert registry.version_at("tiny", "champion").version == "1"
     assert registry.version("tiny", "3").tags["mlcicd.canary"].startswith("rollback: errors")
+    said = state_lines(history.state(project_at(bad_waiting)))
+    assert said[2].startswith("challenger   version 3") and "canary: rollback: errors" in said[3]
 
 
 def test_scheduled_steps_in_processes_of_their_own_end_as_a_watch_does(bad_waiting: Path) -> None:
