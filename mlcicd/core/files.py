@@ -53,6 +53,19 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock right now."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
 @contextmanager
 def alone(path: Path, what: str) -> Iterator[None]:
     """Holds a lock while the block runs, or says at once that somebody else holds it.

@@ -27,8 +27,8 @@ def state(project: Project) -> dict[str, Any]:
     """What is champion, what is where, and since when.
 
     Returns:
-        `model`; `aliases`: by alias the version, its digest, its evaluation, since when it is champion, and why a canary
-        took it back;
+        `model`; `aliases`: by alias the version, its digest, its evaluation, since when it is champion, and why a
+        canary took it back;
         `unfinished`: how many moves a command has left undone, which the next one mends; `environments`: what each
         has live.
 

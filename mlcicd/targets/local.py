@@ -19,16 +19,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import ConfigError, InputError, MlcicdError, ServiceError
-from mlcicd.core.files import locked
+from mlcicd.core.files import is_locked, locked
 from mlcicd.targets.base import Counters, ModelVersion, ProcessStatus, TargetStatus, checked_share
 from mlcicd.targets.failures import commonest_failure
 from mlcicd.targets.local_router import LocalRouter
 from mlcicd.targets.router import RouterSettings, mirrored
 from mlcicd.targets.servers import Servers, ServerSettings, free_port
 from mlcicd.targets.state import DeployedVersion, Desired, StateFolder
+from mlcicd.targets.supervisor import Supervisor
 from mlcicd.targets.watchdog import Watchdog
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -53,6 +55,7 @@ class LocalTarget:
         sticky_header: requests with the same value of this header get the same version while a canary's
             share grows.
         sticky_cookie: the same by the value of a cookie that the application sets, such as its session's.
+        supervise: keep a process beside the router that starts again what has died.
 
     Raises:
         ConfigError: one of the numbers makes no sense.
@@ -73,6 +76,7 @@ class LocalTarget:
         request_timeout_s: float = 30.0,
         sticky_header: str = "",
         sticky_cookie: str = "",
+        supervise: bool = True,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"not a port: {port}")
@@ -88,6 +92,8 @@ class LocalTarget:
             if name and not _TOKEN.fullmatch(name):
                 raise ConfigError(f"not the name of a {option.removeprefix('sticky_')}: {name!r}")
         self._watchdog = Watchdog(self._folder)
+        self._supervisor = Supervisor(self._folder)
+        self._supervise = supervise
 
     # --- what one asks for
 
@@ -224,10 +230,8 @@ class LocalTarget:
         """
         if not (math.isfinite(seconds) and seconds > 0):
             raise ConfigError(f"somebody looks for more than no time, not {seconds} s")
-        settings = asdict(self._settings)
-        own = {"environment": self.environment, "port": self._port, "host": self._host}
         with self._locked():
-            self._watchdog.attend(seconds, {**own, **settings, **self._sticky})
+            self._watchdog.attend(seconds, self._arguments())
 
     def reconcile(self) -> None:
         """Restarts what has died and stops what is not wanted.
@@ -275,6 +279,15 @@ class LocalTarget:
             processes=tuple(processes),
         )
 
+    def dead(self) -> list[str]:
+        """What should run and does not, in words."""
+        desired = self._read()
+        if not desired.versions:
+            return []
+        slots = self._servers.slots(desired.versions.values())
+        ended = [f"a server of version {s.deployed.version}" for s in slots if self._servers.process(s) is None]
+        return ended if self._router.process() else [*ended, "the router"]
+
     def counters(self) -> Mapping[str, Counters]:
         """What the router counted, by version.
 
@@ -315,10 +328,13 @@ class LocalTarget:
         flight, clusters, servers.
         """
         if not desired.versions:
+            self._supervisor.stop()
             self._router.stop(drain_s=self._settings.drain_s)
             self._servers.stop_except([])
             self._forget_models(desired)
             return
+        if self._supervise:
+            self._supervisor.ensure(self._arguments())
         ports, failures = self._servers.ensure(list(desired.versions.values()))
         if desired.live in failures:
             # The routes stay as they are: whatever serves now goes on serving.
@@ -348,6 +364,11 @@ class LocalTarget:
         self._servers.stop_except(self._servers.slots(desired.versions.values()))
         self._forget_models(desired)
 
+    def _arguments(self) -> dict[str, Any]:
+        """What makes a target like this one, but for the folder; for processes beside it."""
+        own = {"environment": self.environment, "port": self._port, "host": self._host, "supervise": self._supervise}
+        return {**own, **asdict(self._settings), **self._sticky}
+
     def _apply(self, desired: Desired) -> None:
         self._folder.write(desired)
         self._converge(desired)
@@ -356,9 +377,17 @@ class LocalTarget:
 
     @contextmanager
     def _locked(self) -> Iterator[Desired]:
-        """The desired state, for one caller at a time, with the port it will have."""
+        """The desired state, for one caller at a time, with the port it will have.
+
+        A command does not wait until the supervisor has started a model that loads for long: it goes first.
+        """
+        aside = self._supervise and is_locked(self._folder.lock)
+        if aside:
+            self._supervisor.step_aside()
         with locked(self._folder.lock):
             desired = self._read()
+            if aside and desired.versions:
+                self._supervisor.ensure(self._arguments())
             if desired.port == 0:
                 desired = desired.model_copy(update={"port": free_port(self._host)})
             for folder in (self._folder.run, self._folder.models, self._folder.router):

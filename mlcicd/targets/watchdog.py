@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from mlcicd.core.errors import MlcicdError
-from mlcicd.core.files import locked, write_atomic
-from mlcicd.targets import processes
-from mlcicd.targets.processes import Process
+from mlcicd.core.files import locked
+from mlcicd.targets.beside import Beside
 from mlcicd.targets.state import StateFolder
 
-MARKER = "watchdog.json"
+NAME = "watchdog"
 _LONGEST_SLEEP_S = 1.0
 _RETRY_S = 2.0
 
@@ -31,9 +30,7 @@ class Watchdog:
     """The watchdog of one state folder."""
 
     def __init__(self, folder: StateFolder) -> None:
-        self._marker = folder.run / MARKER
-        self._run = folder.run
-        self._log = folder.logs / "watchdog.log"
+        self._beside = Beside(folder, NAME)
 
     def attend(self, seconds: float, target: Mapping[str, Any]) -> None:
         """Somebody looks, and will again within `seconds`. Called under the folder's lock.
@@ -41,21 +38,11 @@ class Watchdog:
         Args:
             target: the arguments of :class:`~mlcicd.targets.local.LocalTarget`, without the folder.
         """
-        write_atomic(self._marker, json.dumps({"until": time.time() + seconds, "target": target}), mode=0o600)
-        if not self._processes():
-            # -I: what lies in the caller's folder or PYTHONPATH must not become part of it.
-            code = f"import sys; sys.path.append({str(Path(__file__).resolve().parents[2])!r})\n"
-            code += "from mlcicd.targets.watchdog import main; main()"
-            argv = [sys.executable, "-I", "-c", code, str(self._marker)]
-            processes.spawn(argv, env=processes.plain_environment(), log=self._log)
+        self._beside.start({"until": time.time() + seconds, "target": target})
 
     def stop(self) -> None:
         """Ends it, unless it is the watchdog itself that asks."""
-        processes.stop(self._processes(), grace_s=2.0)
-        self._marker.unlink(missing_ok=True)
-
-    def _processes(self) -> list[Process]:
-        return [process for process, path in processes.with_argument(self._run).items() if path == self._marker]
+        self._beside.stop()
 
 
 def main() -> None:

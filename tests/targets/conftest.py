@@ -34,8 +34,9 @@ def version(models: Path) -> Callable[..., ModelVersion]:
 def make_target(tmp_path: Path) -> Iterator[Callable[..., LocalTarget]]:
     made: list[LocalTarget] = []
 
-    def _make(**options: object) -> LocalTarget:
-        target = LocalTarget("staging", tmp_path / "state", **options)
+    def _make(*, supervise: bool = False, **options: object) -> LocalTarget:
+        # Most tests kill something and look at what a command makes of it: nobody else may mend it.
+        target = LocalTarget("staging", tmp_path / "state", supervise=supervise, **options)
         made.append(target)
         return target
 

@@ -1,0 +1,48 @@
+"""A small process of ours beside a local target's router: one a state folder, known by its marker file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlcicd.core.files import write_atomic
+from mlcicd.targets import processes
+from mlcicd.targets.processes import Process
+from mlcicd.targets.state import StateFolder
+
+
+class Beside:
+    """Starts, finds and ends the one process that a module of this package runs for a state folder.
+
+    Args:
+        folder: whose `run` folder holds the marker, `<name>.json`, and whose `logs` its output.
+        name: of the module in :mod:`mlcicd.targets`, whose `main` is run with the marker's path as its argument.
+    """
+
+    def __init__(self, folder: StateFolder, name: str) -> None:
+        self.marker = folder.run / f"{name}.json"
+        self._run = folder.run
+        self._log = folder.logs / f"{name}.log"
+        self._module = f"mlcicd.targets.{name}"
+
+    def running(self) -> list[Process]:
+        """The processes that run with this marker; never the one that asks."""
+        return [process for process, path in processes.with_argument(self._run).items() if path == self.marker]
+
+    def start(self, told: Mapping[str, Any]) -> None:
+        """Writes what the process is told, and starts it if it does not run. Called under the folder's lock."""
+        write_atomic(self.marker, json.dumps(told), mode=0o600)
+        if not self.running():
+            # -I: what lies in the caller's folder or PYTHONPATH must not become part of it.
+            code = f"import sys; sys.path.append({str(Path(__file__).resolve().parents[2])!r})\n"
+            code += f"from {self._module} import main; main()"
+            argv = [sys.executable, "-I", "-c", code, str(self.marker)]
+            processes.spawn(argv, env=processes.plain_environment(), log=self._log)
+
+    def stop(self) -> None:
+        """Ends it, unless it is that process itself that asks."""
+        processes.stop(self.running(), grace_s=2.0)
+        self.marker.unlink(missing_ok=True)

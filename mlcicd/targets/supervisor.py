@@ -1,0 +1,144 @@
+"""Starts again what has died: a local target's model servers and its router.
+
+A small process beside the router, one a local target, for as long as a version is deployed there. It looks at the
+processes that are written down, and where one has ended it does what any command would do first: it moves reality to
+the desired state. What dies again at once is started after longer and longer waits. Nobody supervises it; the next
+command that changes the target starts it again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlcicd import __version__
+from mlcicd.core.errors import MlcicdError
+from mlcicd.core.files import locked
+from mlcicd.targets import processes
+from mlcicd.targets.beside import Beside
+from mlcicd.targets.state import StateFolder
+
+if TYPE_CHECKING:
+    from mlcicd.targets.local import LocalTarget
+
+NAME = "supervisor"
+_LOOK_S = 0.5
+_LONGEST_WAIT_S = 60.0
+# What has run for so long did not die at once.
+_STEADY_S = 60.0
+
+
+class Supervisor:
+    """The supervisor of one state folder."""
+
+    def __init__(self, folder: StateFolder) -> None:
+        self._beside = Beside(folder, NAME)
+
+    def ensure(self, target: Mapping[str, Any]) -> None:
+        """Starts it if it does not run, and anew if another release of mlcicd has started it. Called under the
+        folder's lock.
+
+        Args:
+            target: the arguments of :class:`~mlcicd.targets.local.LocalTarget`, without the folder.
+        """
+        told = _told(self._beside.marker)
+        if told is not None and told.get("release") != __version__:
+            self._beside.stop()
+        self._beside.start({"release": __version__, "target": target})
+
+    def step_aside(self) -> None:
+        """Ends the process, and with it what it was doing, until :meth:`ensure`."""
+        processes.stop(self._beside.running(), grace_s=0.5)
+
+    def stop(self) -> None:
+        """Ends it for good, unless it is the supervisor itself that asks."""
+        self._beside.stop()
+
+
+class Patience:
+    """How long to wait before the next attempt: the double of the last time, while what is started dies again soon."""
+
+    def __init__(self) -> None:
+        self._wait_s = 0.0
+        self._last: float | None = None
+
+    def wait_s(self, now: float) -> float:
+        """Seconds to wait before an attempt at `now` (a monotonic clock's seconds)."""
+        if self._last is None or now - self._last > self._wait_s + _STEADY_S:
+            self._wait_s = 0.0
+        else:
+            self._wait_s = min(max(2 * self._wait_s, 1.0), _LONGEST_WAIT_S)
+        self._last = now
+        return self._wait_s
+
+
+def main() -> None:
+    """Looks until nothing is deployed any more."""
+    marker = Path(sys.argv[1])
+    folder = StateFolder(marker.parent.parent)
+    patience = Patience()
+    while True:
+        options = _options(marker)
+        if options is None:
+            with locked(folder.lock):
+                # Ends under the lock: whoever deploys next finds no supervisor, and starts one.
+                if _options(marker) is None:
+                    os._exit(0)
+            continue
+        if _dead(folder, options):
+            with locked(folder.lock):
+                # Not what a command was just about to start.
+                dead = _dead(folder, options)
+            if dead:
+                wait = patience.wait_s(time.monotonic())
+                _say(f"{', '.join(dead)} ended; started again" + (f" in {wait:g} s" if wait else ""))
+                time.sleep(wait)
+                _heal(folder, options)
+        time.sleep(_LOOK_S)
+
+
+def _told(marker: Path) -> dict[str, Any] | None:
+    try:
+        told: dict[str, Any] = json.loads(marker.read_bytes())
+    except FileNotFoundError:
+        return None
+    return told
+
+
+def _options(marker: Path) -> dict[str, Any] | None:
+    """The target's arguments; None when it is not to be supervised any more."""
+    told = _told(marker)
+    # Healing is this process's own part: it starts no second one.
+    return None if told is None else {**told["target"], "supervise": False}
+
+
+def _target(folder: StateFolder, options: Mapping[str, Any]) -> LocalTarget:
+    from mlcicd.targets.local import LocalTarget
+
+    own = dict(options)
+    return LocalTarget(own.pop("environment"), folder.root, **own)
+
+
+def _dead(folder: StateFolder, options: Mapping[str, Any]) -> list[str]:
+    """What should run and does not."""
+    try:
+        return _target(folder, options).dead()
+    except MlcicdError as error:
+        _say(error.one_line())
+        return []
+
+
+def _heal(folder: StateFolder, options: Mapping[str, Any]) -> None:
+    try:
+        _target(folder, options).reconcile()
+    except MlcicdError as error:
+        _say(error.one_line())
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}", flush=True)

@@ -1,0 +1,104 @@
+"""What dies comes back without a command, and no command waits for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from mlcicd.targets import processes
+from mlcicd.targets.supervisor import Patience
+
+
+def _wait(condition, seconds: float = 60.0):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+    return found
+
+
+def _kill(process) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+
+
+def _supervisors(folder) -> list[processes.Process]:
+    marker = folder / "run" / "supervisor.json"
+    return [process for process, path in processes.with_argument(folder / "run").items() if path == marker]
+
+
+def _answers(url: str, body: bytes = b'{"dataframe_records": [{"x": 1.0}]}') -> bool:
+    request = urllib.request.Request(f"{url}/invocations", body, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status == 200
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_what_was_killed_comes_back_without_a_command(make_target, version, tmp_path):
+    target = make_target(supervise=True)
+    target.deploy(version("1"))
+    target.promote("1")
+    folder = tmp_path / "state"
+    (supervisor,) = _supervisors(folder)
+    url = target.status().url
+    assert _answers(url)
+    before = {process.pid for process in target.status().processes}
+    for process in target.status().processes:
+        _kill(process)
+    _wait(lambda: target.status().healthy and _answers(url))
+    after = target.status()
+    assert not before & {process.pid for process in after.processes}
+    assert (after.live, after.url) == ("1", url)
+    # A command starts one that has died itself, and no second one.
+    _kill(supervisor)
+    target.deploy(version("2"))
+    target.set_share("2", 0.5)
+    assert len(_supervisors(folder)) == 1
+    target.stop()
+    assert processes.with_argument(folder / "run") == {}
+    log = (folder / "logs" / "supervisor.log").read_text()
+    assert "a server of version 1, the router ended" in log or "a server of version 1 ended" in log
+    assert "version 2" not in log, "what a command starts is no death"
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_rollback_does_not_wait_for_a_canary_that_dies_again_and_again(make_target, version, tmp_path):
+    target = make_target(supervise=True, ready_timeout_s=300.0)
+    target.deploy(version("1"))
+    target.promote("1")
+    target.deploy(version("2"))
+    target.promote("2")
+    # From now on version 2 loads for longer than this test takes.
+    folder = tmp_path / "state"
+    (model,) = (folder / "models").glob("version_2-*")
+    script = model / "placeholder.py"
+    script.write_text(script.read_text() + "\nimport time\ntime.sleep(600)\n")
+    (dead,) = (p for p in target.status().processes if p.role == "server" and p.version == "2")
+    _kill(dead)
+
+    def loading() -> bool:
+        return any(p.version == "2" and p.alive and p.pid != dead.pid for p in target.status().processes)
+
+    _wait(loading)
+    assert target.rollback() == "1"
+    assert _answers(target.status().url)
+    assert target.status().live == "1"
+
+
+def test_what_dies_at_once_is_waited_for_longer_and_longer_and_forgiven_later():
+    patience = Patience()
+    now, waits = 0.0, []
+    for _ in range(9):
+        waits.append(patience.wait_s(now))
+        now += waits[-1] + 1.0
+    assert waits == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    assert patience.wait_s(now + 600.0) == 0.0
