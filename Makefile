@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test check lint types generate lock act bench-canary fault-canary fault bench-races bench-evaluate bench-coverage bench-data bench-scan clean
+.PHONY: demo test check lint types generate lock act bench-canary fault-canary fault fault-deploy bench-races bench-evaluate bench-coverage bench-data bench-scan clean
 
 $(STAMP): pyproject.toml tools/setup.sh actions/_shared/requirements.txt examples/flight-delays/requirements.txt
 	PYTHON="$(PYTHON)" bash tools/setup.sh $(VENV)
@@ -47,6 +47,9 @@ fault-canary: $(STAMP)  ## Kill a rollout at each of its writes, go on, and comp
 fault: $(STAMP)  ## Registers, promotes, rolls back and recovers with a fault at every point: more than 1,000 injections
 	bash tools/system_packages.sh
 	$(BIN)/python tests/fault/fault_matrix.py --every 4
+
+fault-deploy: $(STAMP)  ## Kill servers, router, supervisor and the deployer at each step, under live load
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/targets/fault_deploy.py
 
 bench-races: $(STAMP)  ## 500 rounds of 4 to 8 promoters, beside the alias call alone
 	$(BIN)/python benchmarks/races.py

@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from mlcicd.core.digests import digest_tree
-from mlcicd.core.errors import ConfigError, InputError, MlcicdError, ServiceError
+from mlcicd.core.errors import ConfigError, MlcicdError, ServiceError
 from mlcicd.core.files import is_locked, locked
 from mlcicd.targets.base import Counters, ModelVersion, ProcessStatus, TargetStatus, checked_share
 from mlcicd.targets.failures import commonest_failure
+from mlcicd.targets.local_copies import check_same, copy_verified
 from mlcicd.targets.local_router import LocalRouter
+from mlcicd.targets.processes import Process
 from mlcicd.targets.router import RouterSettings, mirrored
 from mlcicd.targets.servers import Servers, ServerSettings, free_port
 from mlcicd.targets.state import DeployedVersion, Desired, StateFolder
@@ -114,7 +116,7 @@ class LocalTarget:
         with self._locked() as before:
             held = before.versions.get(version.version)
             if held is not None:
-                _check_same(held, version)
+                check_same(held, version)
             if before.canary not in (None, version.version) and before.share > 0:
                 raise ServiceError(
                     f"version {before.canary} is a canary with {before.share:.1%} of the traffic",
@@ -243,6 +245,18 @@ class LocalTarget:
         with self._locked() as desired:
             self._converge(desired)
 
+    def heal(self) -> None:
+        """What :meth:`reconcile` does, for the supervisor, which does not look after itself.
+
+        Raises:
+            CommandFailed: a version's servers can not be started.
+            ServiceError: the router can not be started.
+        """
+        with locked(self._folder.lock):
+            desired = self._read()
+            if desired.versions:
+                self._converge(desired)
+
     def stop(self) -> None:
         """Stops every process, after the requests in flight, and forgets the versions. Logs and the port
         stay."""
@@ -279,14 +293,14 @@ class LocalTarget:
             processes=tuple(processes),
         )
 
-    def dead(self) -> list[str]:
-        """What should run and does not, in words."""
+    def wanted(self) -> dict[str, Process | None]:
+        """The processes that should run, by what they are in words; None for one that does not."""
         desired = self._read()
         if not desired.versions:
-            return []
+            return {}
         slots = self._servers.slots(desired.versions.values())
-        ended = [f"a server of version {s.deployed.version}" for s in slots if self._servers.process(s) is None]
-        return ended if self._router.process() else [*ended, "the router"]
+        servers = {f"server {s.replica + 1} of version {s.deployed.version}": self._servers.process(s) for s in slots}
+        return {**servers, "the router": self._router.process()}
 
     def counters(self) -> Mapping[str, Counters]:
         """What the router counted, by version.
@@ -328,13 +342,10 @@ class LocalTarget:
         flight, clusters, servers.
         """
         if not desired.versions:
-            self._supervisor.stop()
             self._router.stop(drain_s=self._settings.drain_s)
             self._servers.stop_except([])
             self._forget_models(desired)
             return
-        if self._supervise:
-            self._supervisor.ensure(self._arguments())
         ports, failures = self._servers.ensure(list(desired.versions.values()))
         if desired.live in failures:
             # The routes stay as they are: whatever serves now goes on serving.
@@ -381,18 +392,25 @@ class LocalTarget:
 
         A command does not wait until the supervisor has started a model that loads for long: it goes first.
         """
-        aside = self._supervise and is_locked(self._folder.lock)
-        if aside:
+        if is_locked(self._folder.lock):
             self._supervisor.step_aside()
         with locked(self._folder.lock):
             desired = self._read()
-            if aside and desired.versions:
-                self._supervisor.ensure(self._arguments())
             if desired.port == 0:
                 desired = desired.model_copy(update={"port": free_port(self._host)})
             for folder in (self._folder.run, self._folder.models, self._folder.router):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            yield desired
+            try:
+                yield desired
+            finally:
+                self._supervised()
+
+    def _supervised(self) -> None:
+        """A supervisor for as long as something is deployed, where one is wanted."""
+        if self._supervise and self._read().versions:
+            self._supervisor.ensure(self._arguments())
+        else:
+            self._supervisor.stop()
 
     def _read(self) -> Desired:
         desired = self._folder.read(self.environment, self._port)
@@ -405,8 +423,6 @@ class LocalTarget:
         return desired
 
     def _take(self, before: Desired, version: ModelVersion) -> DeployedVersion:
-        """A copy of the model in the state folder: what is verified is what is served, also after the CI
-        job."""
         deployed = DeployedVersion(
             name=version.name,
             version=version.version,
@@ -414,31 +430,7 @@ class LocalTarget:
             python=version.python,
             generation=before.generation + 1,
         )
-        goal = self._servers.model_path(deployed)
-        partial = goal.with_name(f"{goal.name}.partial")
-        for leftover in (goal, partial):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        if not (version.path / "MLmodel").is_file():
-            raise InputError(
-                "not an MLflow model: there is no MLmodel file",
-                where=str(version.path),
-                remedy="the model server serves MLflow models: save it with mlflow.<flavour>.save_model",
-            )
-        try:
-            shutil.copytree(version.path, partial)
-        except (OSError, shutil.Error) as error:
-            raise ServiceError("the model could not be copied", where=str(partial), why=str(error)) from error
-        found = digest_tree(partial)
-        if found != deployed.digest:
-            shutil.rmtree(partial)
-            raise InputError(
-                f"version {version.version} is not the model that was registered",
-                where=str(version.path),
-                why=f"Its digest is {found}, the registered one {deployed.digest}.",
-                remedy="fetch it from the registry again; do not deploy it",
-            )
-        partial.rename(goal)
+        copy_verified(version, deployed.digest, self._servers.model_path(deployed))
         return deployed
 
     @staticmethod
@@ -477,15 +469,4 @@ class LocalTarget:
             where=self.environment,
             why=f"Deployed: {held}; live: {desired.live or 'none'}; canary: {desired.canary or 'none'}.",
             remedy="deploy it first",
-        )
-
-
-def _check_same(held: DeployedVersion, version: ModelVersion) -> None:
-    digest = version.digest or digest_tree(version.path)
-    if (held.name, held.digest) != (version.name, digest):
-        raise InputError(
-            f"version {version.version} is already deployed here as another model",
-            where=str(version.path),
-            why=f"Deployed: {held.name} {held.digest}; asked for: {version.name} {digest}.",
-            remedy="register other bytes as a new version",
         )

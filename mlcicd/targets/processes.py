@@ -7,6 +7,7 @@ A process is known by its id *and* its start time, because the kernel gives ids 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -107,6 +108,22 @@ def wait_gone(processes: Sequence[Process], *, timeout_s: float) -> bool:
             return False
         time.sleep(POLL_S)
     return True
+
+
+def wait_any(processes: Sequence[Process], *, timeout_s: float) -> None:
+    """Waits until one of them ends, or the time is over. Where the system does not tell (macOS), until it is over."""
+    poll, handles = select.poll(), []
+    try:
+        for process in processes if hasattr(os, "pidfd_open") else []:
+            try:
+                handles.append(os.pidfd_open(process.pid))
+            except OSError:
+                return  # it has ended
+            poll.register(handles[-1], select.POLLIN)
+        poll.poll(timeout_s * 1000)
+    finally:
+        for handle in handles:
+            os.close(handle)
 
 
 def ask_for_stacks(process: Process) -> None:

@@ -21,6 +21,7 @@ from mlcicd.core.errors import MlcicdError
 from mlcicd.core.files import locked
 from mlcicd.targets import processes
 from mlcicd.targets.beside import Beside
+from mlcicd.targets.processes import Process
 from mlcicd.targets.state import StateFolder
 
 if TYPE_CHECKING:
@@ -90,16 +91,17 @@ def main() -> None:
                 if _options(marker) is None:
                     os._exit(0)
             continue
-        if _dead(folder, options):
+        wanted = _wanted(folder, options)
+        if None in wanted.values():
             with locked(folder.lock):
                 # Not what a command was just about to start.
-                dead = _dead(folder, options)
+                dead = [name for name, process in _wanted(folder, options).items() if process is None]
             if dead:
                 wait = patience.wait_s(time.monotonic())
                 _say(f"{', '.join(dead)} ended; started again" + (f" in {wait:g} s" if wait else ""))
                 time.sleep(wait)
                 _heal(folder, options)
-        time.sleep(_LOOK_S)
+        processes.wait_any([process for process in wanted.values() if process], timeout_s=_LOOK_S)
 
 
 def _told(marker: Path) -> dict[str, Any] | None:
@@ -113,8 +115,7 @@ def _told(marker: Path) -> dict[str, Any] | None:
 def _options(marker: Path) -> dict[str, Any] | None:
     """The target's arguments; None when it is not to be supervised any more."""
     told = _told(marker)
-    # Healing is this process's own part: it starts no second one.
-    return None if told is None else {**told["target"], "supervise": False}
+    return None if told is None else dict(told["target"])
 
 
 def _target(folder: StateFolder, options: Mapping[str, Any]) -> LocalTarget:
@@ -124,18 +125,18 @@ def _target(folder: StateFolder, options: Mapping[str, Any]) -> LocalTarget:
     return LocalTarget(own.pop("environment"), folder.root, **own)
 
 
-def _dead(folder: StateFolder, options: Mapping[str, Any]) -> list[str]:
-    """What should run and does not."""
+def _wanted(folder: StateFolder, options: Mapping[str, Any]) -> dict[str, Process | None]:
+    """What should run, by name; None for what does not."""
     try:
-        return _target(folder, options).dead()
+        return _target(folder, options).wanted()
     except MlcicdError as error:
         _say(error.one_line())
-        return []
+        return {}
 
 
 def _heal(folder: StateFolder, options: Mapping[str, Any]) -> None:
     try:
-        _target(folder, options).reconcile()
+        _target(folder, options).heal()
     except MlcicdError as error:
         _say(error.one_line())
 
