@@ -181,6 +181,7 @@ def configuration_page() -> str:
     done: set[str] = set()
 
     def section(title: str, node: dict[str, Any]) -> None:
+        node = {**node, **node.get("anyOf", [{}])[0]}  # what may be written shorter, as text
         lines.extend(
             [f"## {title}", "", node.get("description", ""), "", "| key | type | default | |", "|---|---|---|---|"]
         )
@@ -188,6 +189,8 @@ def configuration_page() -> str:
         required = node.get("required", [])
         for key, value in node.get("properties", {}).items():
             kind, reference = _kind(value)
+            if reference and "anyOf" in schema["$defs"][reference]:
+                kind = " or ".join(_kind(choice)[0] for choice in schema["$defs"][reference]["anyOf"])
             default = "required" if key in required else _code(_default(value))
             text = value.get("description") or (schema["$defs"][reference].get("description", "") if reference else "")
             lines.append(f"| `{key}` | {kind} | {default} | {_cell(text)} |")

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mlcicd.config.base import Duration, Section
+from mlcicd.config.data_set import DataSet
 
 
 class Leakage(Section):
@@ -37,9 +38,13 @@ class DataChecks(Section):
 class Data(Section):
     """The data sets and what is checked about them."""
 
-    train: str = Field(description="Training data: Parquet, CSV or JSON lines.")
-    holdout: str = Field(description="Data that the model never sees in training; gates are judged on it.")
-    current: str = Field("", description="The newest data, with or without labels; `monitor` compares it.")
+    train_: DataSet = Field(alias="train", description="Training data: Parquet, CSV or JSON lines; or a table.")
+    holdout_: DataSet = Field(
+        alias="holdout", description="Data that the model never sees in training; gates are judged on it."
+    )
+    current_: DataSet = Field(
+        DataSet(), alias="current", description="The newest data, with or without labels; `monitor` compares it."
+    )
     target: str = Field(description="The column to predict; for multi-label, lists or text with `|` between labels.")
     group: str = Field(
         "",
@@ -58,6 +63,27 @@ class Data(Section):
     schema_file: str = Field("", alias="schema", description="Rules for columns (`mlcicd data infer` writes it).")
     ignore: list[str] = Field(default_factory=list, description="Columns the model is not given (keys, times).")
     checks: DataChecks = Field(default_factory=DataChecks, description="Checks beyond the schema.")
+
+    @property
+    def train(self) -> str:
+        """Path of the training data, relative to the project; of its snapshot, where it is a table or a remote file."""
+        return self.train_.local("train")
+
+    @property
+    def holdout(self) -> str:
+        """Path of the holdout, as :attr:`train`."""
+        return self.holdout_.local("holdout")
+
+    @property
+    def current(self) -> str:
+        """Path of the newest data, as :attr:`train`; empty when there is none."""
+        return self.current_.local("current")
+
+    @property
+    def brought(self) -> dict[str, DataSet]:
+        """The data sets that are tables or remote files, by the path of their snapshot."""
+        named = {"train": self.train_, "holdout": self.holdout_, "current": self.current_}
+        return {found.local(kind): found for kind, found in named.items() if found.is_brought}
 
 
 class Monitor(Section):

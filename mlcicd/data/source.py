@@ -85,6 +85,11 @@ class Source:
         """Whether the file holds text whose types were guessed (CSV and JSON lines)."""
         return self.format in ("csv", "jsonl")
 
+    @property
+    def registered(self) -> Any:
+        """An object that the engine reads in the place of files; None where it reads these."""
+        return _arrow_table(self) if self.format == "arrow" else None
+
     @cached_property
     def digest(self) -> str:
         """`sha256:` digest of the content: the file's bytes, or the relative paths and bytes of all files."""
@@ -173,10 +178,10 @@ def open_source(path: Path, *, memory_limit: str = "1GB", threads: int | None = 
             )
     source = Source(path, file_format, files, {}, memory_limit, threads)
     if file_format == "parquet":
-        _refuse_duplicates(_parquet_names(source), files[0])
+        refuse_duplicates(_parquet_names(source), files[0])
     elif file_format == "csv":
         header, delimiter = _csv_header(files[0])
-        _refuse_duplicates(header, files[0])
+        refuse_duplicates(header, files[0])
         source = replace(source, delimiter=delimiter)
     with closing(connect({"data": source})) as connection, reading(str(path)):
         described = connection.execute("DESCRIBE data").fetchall()
@@ -201,6 +206,8 @@ def connect(sources: Mapping[str, Source]) -> duckdb.DuckDBPyConnection:
     if first.threads is not None:
         config["threads"] = first.threads
     connection = duckdb.connect(config=config)
+    # A pandas column of objects is what all of its values are, not what each so-manieth is.
+    connection.execute("SET GLOBAL pandas_analyze_sample = 2147483647")
     connection.execute("SET TimeZone = 'UTC'")
     # Parquet's minimum and maximum leave NaN out. Believing them, the optimizer answers "no" for every NaN that is
     # asked for, and none is ever seen.
@@ -208,8 +215,8 @@ def connect(sources: Mapping[str, Source]) -> duckdb.DuckDBPyConnection:
     allowed = [str(file) for source in sources.values() for file in source.files]
     connection.execute(f"SET allowed_paths = [{', '.join(literal(path) for path in allowed)}]")
     for name, source in sources.items():
-        if source.format == "arrow":
-            connection.register(name, _arrow_table(source))
+        if (registered := source.registered) is not None:
+            connection.register(name, registered)
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     for name, source in sources.items():
@@ -302,13 +309,14 @@ def _format(file: Path) -> Format:
     )
 
 
-def _refuse_duplicates(names: Sequence[str], file: Path) -> None:
+def refuse_duplicates(names: Sequence[str], where: object) -> None:
+    """Raises InputError when two columns have one name, compared without regard to case."""
     # Case does not tell columns apart in SQL, nor on the file systems and warehouses the data goes to next.
     twice = [name for name, count in Counter(name.lower() for name in names).items() if count > 1 and name]
     if twice:
         raise InputError(
             f"duplicate column {twice[0]!r} (compared without regard to case)",
-            where=str(file),
+            where=str(where),
             why="A rule about one of them could be checked on the other.",
             remedy="rename or drop one of the columns where the file is written",
         )
@@ -382,5 +390,5 @@ def _arrow_table(source: Source) -> Any:
             table = ipc.open_file(file).read_all()
     except (OSError, ValueError) as error:
         raise InputError("this is not an Arrow file", where=str(source.path), why=str(error)) from error
-    _refuse_duplicates(table.schema.names, source.files[0])
+    refuse_duplicates(table.schema.names, source.files[0])
     return table

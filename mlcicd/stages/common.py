@@ -13,6 +13,7 @@ from mlcicd.core.process import run_child, shell_command, user_environment
 from mlcicd.core.verdict import Check, CheckStatus, Status, Verdict
 from mlcicd.registry import RegisteredVersion, Registry
 from mlcicd.registry.tracking import TAG, checked_digest
+from mlcicd.stages.data_sets import bring_snapshots
 from mlcicd.stages.record import Record
 
 EVIDENCE_FOLDER = "mlcicd"
@@ -48,18 +49,23 @@ def _unmerged(environ: Mapping[str, str]) -> bool:
 def prepare_data(record: Record, *needed: str, always: bool = False) -> None:
     """Runs `data.prepare` when a needed file is not here, so that a fresh checkout can begin at any stage.
 
+    Tables and remote files among the needed are read into their snapshots, where there is none.
+
     Args:
         needed: paths of the configuration; the data sets when none are named.
         always: run it even when all are here.
 
     Raises:
         CommandFailed: the command failed.
+        InputError, ServiceError: a table or remote file can not be read.
     """
     project = record.project
     data = project.config.data
     wanted = needed or tuple(path for path in (data.train, data.holdout, data.current) if path)
-    if data.prepare and (always or any(not (project.root / path).exists() for path in wanted)):
+    files = [path for path in wanted if path not in data.brought]
+    if data.prepare and (always or any(not (project.root / path).exists() for path in files)):
         run_project_command(record, data.prepare, "preparing the data")
+    bring_snapshots(record, wanted, always=always)
 
 
 def run_project_command(record: Record, command: str, what: str) -> None:

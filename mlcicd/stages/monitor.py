@@ -16,6 +16,7 @@ from mlcicd.monitoring.breach import Breach, BreachRule, judge_breach
 from mlcicd.registry import Registry
 from mlcicd.registry.tracking import TAG
 from mlcicd.stages.common import data_path, prepare_data, registry_of
+from mlcicd.stages.data_sets import bring_snapshots
 from mlcicd.stages.drifting import drift_findings
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.reference import champion_profile
@@ -38,6 +39,8 @@ def monitor(record: Record, *, data: str = "", ignore_breach: bool = False) -> S
     project = record.project
     rule = project.config.data.checks.drift or Drift()
     prepare_data(record)
+    if not data:  # the newest is what is asked about, not what an earlier check has seen
+        bring_snapshots(record, [project.config.data.current], always=True)
     path = _explicit(record, data) if data else data_path(record, "current")
     registry = registry_of(project)
     version, reference = champion_profile(project, registry)

@@ -1,0 +1,83 @@
+"""Data sets that are no files of the project: their snapshots, made where they are missing or out of date."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from mlcicd.config import FILE_NAME
+from mlcicd.config.data_set import DataSet
+from mlcicd.core.digests import digest_json
+from mlcicd.core.errors import ConfigError
+from mlcicd.core.files import write_atomic
+from mlcicd.stages.record import Record
+
+
+def bring_snapshots(record: Record, wanted: Collection[str], *, always: bool = False) -> None:
+    """Reads the tables and remote files among `wanted` (paths relative to the project) into their snapshots.
+
+    Args:
+        always: also where there is a snapshot of that origin. Without, all stages of a pipeline see the same bytes.
+
+    Raises:
+        ConfigError: the variable that `url_env` names is not set.
+        InputError: there is no such table or file, or it can not be read.
+        ServiceError: the database or store can not be reached, or refuses.
+    """
+    for relative, origin in record.project.config.data.brought.items():
+        if relative not in wanted:
+            continue
+        target = record.project.root / relative
+        note = target.with_name(f"{Path(relative).name}.json")
+        told = _told(note) if target.exists() else {}
+        of = digest_json(origin.model_dump(mode="json"))
+        if told.get("of") == of and not always:
+            continue
+        known = str(told.get("version", "")) if told.get("of") == of else ""
+        record.progress.step(f"reading {origin.shown}")
+        version = _bring(record, relative, origin, target, known)
+        write_atomic(note, json.dumps({"of": of, "origin": origin.shown, "version": version}))
+
+
+def _bring(record: Record, relative: str, origin: DataSet, target: Path, known: str) -> str:
+    if origin.table:
+        from mlcicd.data.database import snapshot_table
+
+        snapshot_table(
+            _url(record, relative, origin),
+            origin.table,
+            target,
+            namespace=origin.namespace,
+            order_by=origin.order_by,
+            root=record.project.root,
+        )
+        return ""
+    from mlcicd.data.remote import fetch
+
+    return fetch(origin.path, target, shown=origin.shown, known=known)
+
+
+def _url(record: Record, relative: str, origin: DataSet) -> str:
+    if not origin.url_env:
+        return origin.url
+    url = record.project.environ.get(origin.url_env, "")
+    if not url:
+        line = record.project.document.line(("data", Path(relative).stem, "url_env"))
+        raise ConfigError(
+            f"the variable {origin.url_env} is not set",
+            file=FILE_NAME,
+            line=line,
+            why=f"It holds the URL of the database of {origin.shown}.",
+            remedy="set it in the job's environment, from a secret",
+        )
+    return url
+
+
+def _told(note: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}

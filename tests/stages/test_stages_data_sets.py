@@ -1,0 +1,107 @@
+"""Tables and remote files as data sets: the stages see files, the configuration no password."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from mlcicd.config import load_project
+from mlcicd.core.errors import ConfigError
+from mlcicd.core.verdict import Status
+from mlcicd.stages import evaluate, train, validate_data
+
+from .conftest import change, project_at
+
+
+def as_table(root: Path, name: str) -> None:
+    """Moves a CSV file into a table of the same name."""
+    lines = [line.split(",") for line in (root / f"{name}.csv").read_text().splitlines()]
+    with sqlite3.connect(root / "flights.db") as database:
+        database.execute(f"CREATE TABLE {name} (id INTEGER, a REAL, b REAL, y INTEGER)")
+        database.executemany(f"INSERT INTO {name} VALUES (?, ?, ?, ?)", lines[1:])
+    database.close()
+
+
+@pytest.fixture
+def tables(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    as_table(root, "train")
+    as_table(root, "holdout")
+    monkeypatch.setenv("FLIGHTS_DB", "sqlite:///flights.db")
+    for name in ("train", "holdout"):
+        change(
+            root / "mlcicd.yaml",
+            f"{name}: {name}.csv",
+            f"{name}: {{table: {name}, url_env: FLIGHTS_DB, order_by: [id]}}",
+        )
+    change(root / "train.py", 'pd.read_csv("train.csv")', 'pd.read_parquet(".mlcicd/data/train.parquet")')
+    (root / "train.csv").unlink()
+    return root
+
+
+def test_the_stages_read_one_snapshot_of_a_table(tables: Path) -> None:
+    project = project_at(tables)
+    verdict = validate_data(project)
+    assert verdict.status is Status.PASSED, verdict.summary
+    before = {s.name: s.digest for s in verdict.subjects if s.kind == "data"}
+    with sqlite3.connect(tables / "flights.db") as database:  # what is trained on is what was validated
+        database.execute("DELETE FROM train WHERE a > 0")
+        database.execute("UPDATE holdout SET y = 1 - y")
+    database.close()
+    assert train(project).status is Status.PASSED
+    judged = evaluate(project)
+    assert judged.status is Status.PASSED, judged.summary
+    assert {s.name: s.digest for s in judged.subjects if s.kind == "data"}.items() <= before.items()
+    again = validate_data(project)
+    assert {s.name: s.digest for s in again.subjects if s.kind == "data"} != before
+
+
+def test_another_origin_is_read_anew(tables: Path) -> None:
+    validate_data(project_at(tables))
+    change(tables / "mlcicd.yaml", "holdout: {table: holdout", "holdout: {table: train")
+    assert evaluate(project_at(tables)).exit_code != 0
+    note = json.loads((tables / ".mlcicd" / "data" / "holdout.parquet.json").read_text())
+    assert note["origin"] == "table train"
+
+
+def test_a_remote_file_is_a_data_set(root: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/bucket/train.csv", (root / "train.csv").read_bytes())
+    change(root / "mlcicd.yaml", "train: train.csv", "train: memory://bucket/train.csv")
+    verdict = validate_data(project_at(root))
+    memory.store.clear()
+    assert verdict.status is Status.PASSED, verdict.summary
+    assert (root / ".mlcicd" / "data" / "train.csv").read_bytes() == (root / "train.csv").read_bytes()
+    assert validate_data(project_at(root)).exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        ("{table: t, url: 'postgresql://u:hunter22@h/d'}", "a password does not belong into this file"),
+        ("https://u:hunter22@h/t.csv", "a password does not belong into an address"),
+        ("{table: t}", "one of url and url_env"),
+        ("{table: t, url_env: X, path: t.csv}", "a path or a table"),
+        ("{path: t.csv, url_env: X}", "belong to a table"),
+        ("{tabel: t}", "unknown key 'data.train.tabel'"),
+        ("5", "expected a path, or a mapping"),
+    ],
+)
+def test_the_configuration_says_what_is_wrong_and_no_password(root: Path, written: str, what: str) -> None:
+    change(root / "mlcicd.yaml", "train: train.csv", f"train: {written}")
+    with pytest.raises(ConfigError, match=what) as caught:
+        load_project(root, environ=dict(os.environ))
+    assert "hunter22" not in f"{caught.value} {caught.value.detail()}"
+
+
+def test_an_unset_variable_is_an_error_only_where_the_table_is_read(
+    tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FLIGHTS_DB")
+    verdict = validate_data(project_at(tables))
+    assert verdict.exit_code == 2
+    assert "FLIGHTS_DB is not set" in verdict.summary
