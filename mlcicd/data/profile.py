@@ -234,7 +234,7 @@ def _column(kind: Kind, rows: int, value: dict[str, Any], hidden: bool) -> Colum
         return ColumnProfile(kind, rows, nulls)
     counts = value["counts"] or {}
     if kind == "category":
-        named = {_hash(text) if hidden else text: int(count) for text, count in counts.items()}
+        named = {hashed(text) if hidden else text: int(count) for text, count in counts.items()}
         return ColumnProfile(kind, rows, nulls, categories=named)
     return ColumnProfile(
         kind,
@@ -250,5 +250,6 @@ def _column(kind: Kind, rows: int, value: dict[str, Any], hidden: bool) -> Colum
     )
 
 
-def _hash(text: str) -> str:
+def hashed(text: str) -> str:
+    """How a category of a sensitive column is written."""
     return blake2b(text.encode(), digest_size=8).hexdigest()

@@ -50,7 +50,7 @@ def monitor(record: Record, *, data: str = "", ignore_breach: bool = False) -> S
     record.progress.step(f"comparing {path.name} with the profile of version {version}")
     findings = drift_findings(record, reference, open_source(path), rule, severity=Severity.WARN)
     record.checks += findings
-    drifted = [c.name.removeprefix("drift.") for c in findings if c.status is CheckStatus.FAILED]
+    drifted = _columns_of(findings)
     outcome = _judge(record, registry, version, drifted)
     action = project.config.monitor.on_breach if outcome.breached else "none"
     record.outputs.update(
@@ -74,6 +74,13 @@ def monitor(record: Record, *, data: str = "", ignore_breach: bool = False) -> S
     record.summary = f"{len(drifted)} columns drifted ({shown})" if drifted else "no column drifted"
     record.summary += f"; {action}" if outcome.breached else f"; no action: {outcome.reason}" if drifted else ""
     return Status.PASSED if ignore_breach else None
+
+
+def _columns_of(findings: list[Check]) -> list[str]:
+    """The columns that findings of drift are about, each once."""
+    names = (c.name.removeprefix("drift.").removeprefix("categories.") for c in findings)
+    failed = [name for name, c in zip(names, findings, strict=True) if c.status is CheckStatus.FAILED]
+    return list(dict.fromkeys(failed))
 
 
 def _explicit(record: Record, data: str) -> Path:
