@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -258,6 +257,7 @@ def compared(ours: dict[str, Any], theirs: dict[str, float], metric: str) -> str
 
 def run_task(name: str, folder: Path) -> None:
     import duckdb  # noqa: F401  (so that its import is not measured)
+    from data_peers import peak_mib
 
     task = OURS[name]
     wall, cpu = time.perf_counter(), time.process_time()
@@ -265,7 +265,7 @@ def run_task(name: str, folder: Path) -> None:
     result = {
         "wall": time.perf_counter() - wall,
         "cpu": time.process_time() - cpu,
-        "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "mib": peak_mib(),
         "answer": answer if isinstance(answer, dict) else None,
     }
     print(json.dumps(result))
@@ -292,9 +292,8 @@ def main() -> None:
         names = [*OURS, *(PEERS if peers else ())]
         measured: dict[str, dict[str, Any]] = {}
         size = [(folder / f"a.{suffix}").stat().st_size / 1e6 for suffix in ("parquet", "csv")]
-        print(
-            f"{options.rows:,} rows x 20 columns, {size[0]:.0f} MB of Parquet, {size[1]:.0f} MB of CSV; {MEMORY} a query"
-        )
+        sizes = f"{size[0]:.0f} MB of Parquet, {size[1]:.0f} MB of CSV"
+        print(f"{options.rows:,} rows x 20 columns, {sizes}, memory limit {MEMORY}")
         print(f"{'':34}{'wall s':>8}{'CPU s':>8}{'MiB':>7}  ratios of wall, CPU, memory")
         for name in names:
             got = measure(name, folder, peers, options.patience)
