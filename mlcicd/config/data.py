@@ -36,6 +36,19 @@ class Drift(Section):
         None, ge=0, le=1, description="Largest share of the reference's rows whose category is gone."
     )
 
+    multivariate: float | None = Field(
+        None,
+        ge=0.5,
+        le=1,
+        description="Largest AUC (`auc/1`) with which trees tell rows from the reference's; 0.5 is not at all.",
+    )
+    correlations: float | None = Field(
+        None, gt=0, le=2, description="Largest change of the rank correlation (`spearman/1`) of two numeric columns."
+    )
+    slices: list[str] = Field(
+        default_factory=list, description="Columns within whose eight largest values each column is compared, too."
+    )
+
 
 class RowCounts(Section):
     """How many rows there are against last time."""

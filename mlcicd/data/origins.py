@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlcicd.core.verdict import Check, CheckStatus, Severity
-from mlcicd.data.column_profile import ColumnProfile, bucket
-from mlcicd.data.profile import hashed
+from mlcicd.data.column_profile import ColumnProfile, bucket, hashed
 from mlcicd.data.source import Source, quote
 
 _NAMED = 5

@@ -224,4 +224,4 @@ def _shares(source: Source, asked: Sequence[tuple[str, Any]]) -> list[float]:
             parts.append(f"count_if(CAST({column} AS {as_type}) = TRY_CAST(CAST(? AS VARCHAR) AS {as_type}))")
             parameters.append(json.dumps(value) if isinstance(value, bool) else str(value))
     counts = source.fetch(f"SELECT {', '.join(parts)} FROM data", parameters)[0]
-    return [int(count) / source.rows for count in counts]
+    return [int(count or 0) / source.rows for count in counts]  # NULL where every value is

@@ -78,9 +78,13 @@ def monitor(record: Record, *, data: str = "", ignore_breach: bool = False) -> S
 
 def _columns_of(findings: list[Check]) -> list[str]:
     """The columns that findings of drift are about, each once."""
-    names = (c.name.removeprefix("drift.").removeprefix("categories.") for c in findings)
-    failed = [name for name, c in zip(names, findings, strict=True) if c.status is CheckStatus.FAILED]
-    return list(dict.fromkeys(failed))
+    names: list[str] = []
+    for check in findings:
+        if check.status is CheckStatus.FAILED:
+            # A finding about rows, correlations or a slice says which columns it is about.
+            alone = check.name.removeprefix("drift.").removeprefix("categories.")
+            names += check.details.get("columns") or [alone]
+    return list(dict.fromkeys(names))
 
 
 def _explicit(record: Record, data: str) -> Path:

@@ -14,7 +14,7 @@ from mlcicd.data.profile import Profile, profile
 from mlcicd.data.source import Source, open_source, quote
 from mlcicd.stages.common import data_path, prepare_data, registry_of
 from mlcicd.stages.data_checks import further_checks
-from mlcicd.stages.drifting import drift_findings
+from mlcicd.stages.drifting import drift_findings, with_rows_and_slices
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.reference import champion_profile
 
@@ -167,6 +167,7 @@ def _store_profile(record: Record, train: Source) -> Profile:
         target=project.config.data.target,
         sensitive=_sensitive(project),
     )
+    made = with_rows_and_slices(made, train, asked.drift)
     path = project.state / "evidence" / "profile.json"
     text = json.dumps(made.to_json(), sort_keys=True)
     write_atomic(path, text)

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 
 from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.core.verdict import Check
+from mlcicd.data.column_profile import hashed
 from mlcicd.data.constants import constant_checks
 from mlcicd.data.drift import drift
 from mlcicd.data.new_categories import category_checks
 from mlcicd.data.origins import origin_checks
 from mlcicd.data.personal import hinted, iban, luhn, personal_checks
 from mlcicd.data.population import population_checks
-from mlcicd.data.profile import Profile, hashed, profile
+from mlcicd.data.profile import Profile, profile
 from mlcicd.data.serving_examples import read_requests, serving_checks
 from mlcicd.data.source import Source, open_source
 
@@ -271,6 +272,13 @@ def test_each_skew_is_named(tmp_path: Path) -> None:
     assert "'a' is float" in checks["serving.types"] and "'c' is int" in checks["serving.types"]
     assert "has 'a', requests have 'b'" in checks["serving.order"]
     assert checks["serving.defaults"] == "80% of requests have -999.0 as 'a', and 0.00% of the training rows"
+
+
+def test_requests_for_a_column_that_training_never_had_values_of(tmp_path: Path) -> None:
+    source = table(tmp_path / "t.parquet", a=pa.array([None] * 9, pa.float64()))
+    path = requests_file(tmp_path / "r.jsonl", *[{"inputs": {"a": [1.5]}}] * 6)
+    checks = {c.name: c.reason for c in serving_checks(source, ["a"], read_requests(path))}
+    assert checks["serving.defaults"] == "100% of requests have 1.5 as 'a', and 0.00% of the training rows"
 
 
 def test_what_is_no_request_is_told_with_its_line(tmp_path: Path) -> None:

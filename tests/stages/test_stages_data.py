@@ -196,3 +196,49 @@ def test_sensitive_categories_are_hashes_in_the_profile(root: Path) -> None:
         (root / name).write_text("\n".join([f"{lines[0]},s", *(f"{line},whisper" for line in lines[1:])]) + "\n")
     assert validate_data(project_at(root)).status is Status.PASSED
     assert "whisper" not in (root / ".mlcicd" / "evidence" / "profile.json").read_text()
+
+
+JOINT = "drift: {reference: train, max: 0.2, multivariate: 0.6, correlations: 0.3, slices: [s], action: fail}"
+
+
+def with_slices(root: Path) -> None:
+    """A column `s` of two sites; and checks of rows, correlations and slices."""
+    for name in ("train.csv", "holdout.csv"):
+        lines = (root / name).read_text().splitlines()
+        rows = [f"{line},{'north' if number % 2 else 'south'}" for number, line in enumerate(lines[1:])]
+        (root / name).write_text("\n".join([f"{lines[0]},s", *rows]) + "\n")
+    with_checks(root, JOINT)
+
+
+def test_rows_correlations_and_slices_of_one_world_pass(root: Path) -> None:
+    with_slices(root)
+    verdict = validate_data(project_at(root))
+    assert verdict.status is Status.PASSED, verdict
+    found = [(c.name, c.slice) for c in verdict.checks if c.name.startswith("drift ")]
+    assert found == [
+        ("drift of rows", ""),
+        ("drift of correlations", ""),
+        ("drift within s", "north"),
+        ("drift within s", "south"),
+    ]
+    assert verdict.details["figures"][0]["title"] == "Columns by how far they moved"
+
+
+def test_a_slice_that_moved_is_named_where_the_whole_did_not(root: Path) -> None:
+    with_slices(root)
+    lines = (root / "holdout.csv").read_text().splitlines()
+    mirrored = [lines[0]]
+    for line in lines[1:]:
+        number, a, b, y, s = line.split(",")
+        # One site sends only the upper half of `b`, the other only the lower.
+        value = abs(float(b)) if s == "north" else -abs(float(b))
+        mirrored.append(f"{number},{a},{value},{y},{s}")
+    (root / "holdout.csv").write_text("\n".join(mirrored) + "\n")
+    verdict = validate_data(project_at(root))
+    failed = [c for c in verdict.checks if c.status is CheckStatus.FAILED]
+    assert [(c.name, c.slice) for c in failed] == [
+        ("drift of rows", ""),
+        ("drift within s", "north"),
+        ("drift within s", "south"),
+    ]
+    assert all(c.details["columns"] == ["b"] for c in failed[1:]) and "'b': js" in failed[1].reason
