@@ -109,9 +109,12 @@ class Personal(Section):
 
 
 class Serving(Section):
-    """Requests as the service gets them, held against the training data."""
+    """Requests as the service gets them, and the model's signature, held against the data."""
 
-    examples: str = Field(description="MLflow request bodies, one JSON object a line.")
+    examples: str = Field(
+        "",
+        description="MLflow request bodies, one JSON object a line; without, only the signature is looked at.",
+    )
     action: Action = Field("warn", description="Whether a difference fails validation or is reported.")
 
 

@@ -22,10 +22,11 @@ def round_bounds(low: float, high: float, slack: float) -> tuple[str, str]:
         low, high: finite, `low` not above `high`; ints of any size, or floats.
     """
     bottom, top = Decimal(low), Decimal(high)
-    more = _EXACT.multiply(_EXACT.subtract(top, bottom), Decimal(slack)) or abs(top) * Decimal(slack)
+    more = _EXACT.multiply(_EXACT.subtract(top, bottom), Decimal(slack))
     whole = isinstance(low, int) and isinstance(high, int)
-    if whole or not more:
+    if whole:
         more = max(more, Decimal(1))
+    more = more or abs(top) * Decimal(slack) or Decimal(1)
     if not whole and bottom >= 0:
         for limit in _SHARES:
             if bottom <= limit / 10 and limit * 9 / 10 <= top <= limit:

@@ -23,7 +23,7 @@ _FEWEST_PERIODS = 3
 _MOST_PERIODS = 200
 _SLACK = 1.25
 _SMALLEST = 0.02
-# A Jensen-Shannon distance above this between periods: hardly a value is shared.
+# A Jensen-Shannon distance above this between all periods: hardly a value comes again.
 _MOVES_ALWAYS = 0.8
 
 
@@ -80,15 +80,17 @@ def suggest_drift(
                 moved[result.column].append(value)
         past = past.merge(periods[name])
     found = [
-        Suggestion(column, tuple(values), _bound(max(values)), metric == "js" and max(values) > _MOVES_ALWAYS)
+        Suggestion(column, tuple(values), _bound(max(values), metric), metric == "js" and min(values) > _MOVES_ALWAYS)
         for column, values in moved.items()
         if values
     ]
     return sorted(found, key=lambda one: (-max(one.moved), one.column))
 
 
-def _bound(largest: float) -> float:
+def _bound(largest: float, metric: Metric) -> float:
     value = max(largest * _SLACK, _SMALLEST)
+    if metric in ("js", "ks") and value >= 1.0:
+        return 1.0  # there is no larger one
     digits = 1 - math.floor(math.log10(value))
     scale = 10.0**digits
     return round(math.ceil(round(value * scale, 6)) / scale, digits)

@@ -73,7 +73,7 @@ def further_checks(record: Record, own: Profile, sources: dict[str, Source], fea
     if asked.personal is not None:
         record.progress.step("looking for personal data")
         checks += personal_checks(train, allow=asked.personal.allow, severity=_severity(asked.personal.action))
-    if asked.serving is not None:
+    if asked.serving is not None and asked.serving.examples:
         requests = read_requests(project.path(asked.serving.examples, ("data", "checks", "serving", "examples")))
         checks += serving_checks(train, features, requests, severity=_severity(asked.serving.action))
     return checks
