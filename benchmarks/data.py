@@ -1,23 +1,29 @@
 """Rules and drift on generated Parquet, as ratios to the time the engine needs to decode every column once.
 
-    python benchmarks/data.py [--rows 1000000] [--peers]
+    python benchmarks/data.py [--rows 1000000] [--alone]
 
-Each measurement runs in a process of its own, because peak memory is a process's. Peers run where they are installed
-and are left out where not. Prints a table; asserts nothing.
+Each measurement runs in a process of its own, because peak memory is a process's. Peers are installed into a virtual
+environment of their own (`.venv-bench`) and run the same rules and the same drift (data_peers.py); a peer that ends
+with an error, or not within `--patience` seconds, says so in the table. Prints a table; asserts nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+HERE = Path(__file__).resolve().parent
 
 MEMORY = "1GB"
 NUMBERS = [f"n{i}" for i in range(8)]
@@ -44,8 +50,9 @@ def generate(path: Path, rows: int, shift: float) -> None:
         "random() < 0.2 AS label",
     ]
     with duckdb.connect(config={"memory_limit": "2GB"}) as connection:
-        connection.execute("SELECT setseed(0.5)")
+        connection.execute(f"SELECT setseed({0.5 + shift})")
         connection.execute(f"COPY (SELECT {', '.join(columns)} FROM range({rows})) TO '{path}' (FORMAT parquet)")
+        connection.execute(f"COPY (SELECT * FROM '{path}') TO '{path.with_suffix('.csv')}' (FORMAT csv, HEADER)")
 
 
 def schema() -> str:
@@ -60,11 +67,15 @@ def schema() -> str:
     return "\n".join(lines)
 
 
-def decode(folder: Path) -> object:
+def decode(folder: Path, file: str = "a.parquet") -> object:
     from mlcicd.data.source import open_source, quote
 
-    source = open_source(folder / "a.parquet", memory_limit=MEMORY)
+    source = open_source(folder / file, memory_limit=MEMORY)
     return source.fetch(f"SELECT {', '.join(f'count(hash({quote(n)}))' for n in source.columns)} FROM data")
+
+
+def decode_csv(folder: Path) -> object:
+    return decode(folder, "a.csv")
 
 
 def decode_numbers_twice(folder: Path) -> object:
@@ -77,13 +88,17 @@ def decode_numbers_twice(folder: Path) -> object:
     ]
 
 
-def rules(folder: Path) -> object:
+def rules(folder: Path, file: str = "a.parquet") -> object:
     from mlcicd.data.checks import run_checks
     from mlcicd.data.schema import parse_schema
     from mlcicd.data.source import open_source
 
-    checks = run_checks(open_source(folder / "a.parquet", memory_limit=MEMORY), parse_schema(schema()))
-    return {"checks": len(checks), "failed": sum(check.status == "failed" for check in checks)}
+    checks = run_checks(open_source(folder / file, memory_limit=MEMORY), parse_schema(schema()))
+    return {"rules": len(checks), "failed": sum(check.status == "failed" for check in checks)}
+
+
+def rules_csv(folder: Path) -> object:
+    return rules(folder, "a.csv")
 
 
 def drift_of_two_files(folder: Path) -> object:
@@ -95,7 +110,7 @@ def drift_of_two_files(folder: Path) -> object:
     reference = profile(open_source(folder / "a.parquet", memory_limit=MEMORY), columns)
     (folder / "profile.json").write_text(json.dumps(reference.to_json()))
     results = drift(reference, open_source(folder / "b.parquet", memory_limit=MEMORY))
-    return {"first": results[0].column, "js": results[0].js}
+    return {r.column: {"js": r.js, "wasserstein": r.wasserstein} for r in results}
 
 
 def drift_from_a_profile(folder: Path) -> object:
@@ -105,7 +120,7 @@ def drift_from_a_profile(folder: Path) -> object:
 
     text = (folder / "profile.json").read_text()
     results = drift(Profile.from_json(json.loads(text)), open_source(folder / "b.parquet", memory_limit=MEMORY))
-    return {"first": results[0].column, "js": results[0].js, "profile_bytes": len(text)}
+    return {"columns": len(results), "profile_bytes": len(text)}
 
 
 def leakage(folder: Path) -> object:
@@ -116,58 +131,142 @@ def leakage(folder: Path) -> object:
     return len(leakage_checks(*pair, keys=["id"], time="t", target="label", features=[*NUMBERS, *CATEGORIES]))
 
 
-def pandera_polars(folder: Path) -> object:
-    import pandera.polars as pa
-    import polars as pl
+def agreement(folder: Path) -> object:
+    """The largest difference of each distance from what scipy and numpy compute from all values, over the columns.
 
-    checks = {n: pa.Column(float, pa.Check.in_range(-100, 200), nullable=True) for n in NUMBERS}
-    checks |= {n: pa.Column(int, pa.Check.in_range(0, 9990)) for n in WHOLE}
-    checks |= {n: pa.Column(str, pa.Check.isin([f"v{i}" for i in range(19)])) for n in CATEGORIES}
-    checks["id"] = pa.Column(int, unique=True)
-    frame = pl.read_parquet(folder / "a.parquet")
-    try:
-        pa.DataFrameSchema(checks).validate(frame, lazy=True)
-    except pa.errors.SchemaErrors as error:
-        return len(error.schema_errors)
-    return 0
+    KS and Wasserstein are scipy's own. PSI and Jensen-Shannon are of shares in bins, here of the exact quantiles of the
+    reference; categories have no bins.
+    """
+    import duckdb
+    import numpy as np
+    from scipy import stats
+    from scipy.spatial.distance import jensenshannon
+
+    from mlcicd.data.drift import drift
+    from mlcicd.data.profile import Profile
+    from mlcicd.data.source import open_source
+
+    text = (folder / "profile.json").read_text()
+    results = {
+        r.column: r
+        for r in drift(Profile.from_json(json.loads(text)), open_source(folder / "b.parquet", memory_limit=MEMORY))
+    }
+    worst: dict[str, tuple[float, str]] = {}
+
+    def compare(metric: str, column: str, exact: float) -> None:
+        worst[metric] = max(worst.get(metric, (0.0, "")), (abs(getattr(results[column], metric) - exact), column))
+
+    def psi(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+        p, q = np.maximum(p / p.sum(), 1e-4), np.maximum(q / q.sum(), 1e-4)
+        return float(((q - p) * np.log(q / p)).sum())
+
+    for column in [*NUMBERS, *WHOLE, *CATEGORIES]:
+        sql = f"SELECT {column} FROM read_parquet(?) WHERE {column} IS NOT NULL"
+        a, b = (duckdb.execute(sql, [str(folder / f)]).fetchnumpy()[column] for f in ("a.parquet", "b.parquet"))
+        few = len(np.unique(a)) <= 50
+        if few or column in CATEGORIES:
+            names = np.union1d(np.unique(a), np.unique(b))
+            counts = [np.array([(x == name).sum() for name in names], float) for x in (a, b)]
+            compare("js", column, float(jensenshannon(*counts, base=2)))
+            compare("psi", column, psi(*counts))
+        else:
+            for metric, bins in (("js", 32), ("psi", 10)):
+                edges = np.quantile(a, np.arange(1, bins) / bins)
+                counts = [np.bincount(np.searchsorted(edges, x, side="right"), minlength=bins) for x in (a, b)]
+                counts = [c.astype(float) for c in counts]
+                compare(metric, column, float(jensenshannon(*counts, base=2)) if metric == "js" else psi(*counts))
+        if column not in CATEGORIES:
+            compare("ks", column, float(stats.ks_2samp(a, b, method="asymp").statistic))
+            compare("wasserstein", column, float(stats.wasserstein_distance(a, b) / a.std()))
+    return {metric: f"{value:.1e} ({column})" for metric, (value, column) in sorted(worst.items())}
 
 
 OURS: dict[str, Callable[[Path], object]] = {
     "decode every column once": decode,
     "rules": rules,
+    "decode every column once, CSV": decode_csv,
+    "rules, CSV": rules_csv,
     "decode the drift columns of both": decode_numbers_twice,
     "drift, two files": drift_of_two_files,
     "drift, stored profile": drift_from_a_profile,
     "leakage": leakage,
+    "exact distances, scipy": agreement,
 }
-PEERS: dict[str, tuple[str, Callable[[Path], object]]] = {"pandera-polars, some rules": ("pandera", pandera_polars)}
+# Name in the table: the task of data_peers.py, and the suffix of its file.
+PEERS = {
+    "Great Expectations, pandas": ("great_expectations", ".parquet"),
+    "Pandera, pandas": ("pandera_pandas", ".parquet"),
+    "Pandera, polars": ("pandera_polars", ".parquet"),
+    "Pointblank, polars": ("pointblank", ".parquet"),
+    "Great Expectations, pandas, CSV": ("great_expectations", ".csv"),
+    "Pandera, pandas, CSV": ("pandera_pandas", ".csv"),
+    "Pandera, polars, CSV": ("pandera_polars", ".csv"),
+    "Pointblank, polars, CSV": ("pointblank", ".csv"),
+    "Evidently, Jensen-Shannon": ("evidently_js", ".parquet"),
+    "Evidently, Wasserstein": ("evidently_wasserstein", ".parquet"),
+}
+PACKAGES = ("great_expectations", "pandera", "pointblank", "evidently")
+# Evidently 0.7 does not import with pandas 3.
+INSTALLED = (*PACKAGES, "polars", "pyarrow", "pandas<3")
 FLOOR = {
     "rules": "decode every column once",
+    "rules, CSV": "decode every column once, CSV",
     "drift, two files": "decode the drift columns of both",
     "drift, stored profile": "drift, two files",
-    "pandera-polars, some rules": "rules",
+    **{name: "rules, CSV" if name.endswith("CSV") else "rules" for name in PEERS},
+    **{name: "drift, two files" for name in PEERS if name.startswith("Evidently")},
 }
 
 
-def measure(name: str, folder: Path) -> dict[str, float]:
-    """Wall s, CPU s and peak MiB of one task in a new process; imports are not counted in the times."""
+def install_peers(folder: Path) -> tuple[str, list[str]]:
+    """Makes the peers' environment once; gives its interpreter and the versions in it."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *INSTALLED], check=True)
+    code = f"from importlib.metadata import version as v\nfor p in {PACKAGES!r}: print(p, v(p))"
+    done = subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True)
+    return str(python), done.stdout.split("\n")[:-1]
+
+
+def measure(name: str, folder: Path, peers: str, patience: float) -> dict[str, Any] | str:
+    """Wall s, CPU s and peak MiB of one task in a new process, or why there are none; imports are not timed."""
     command = [sys.executable, __file__, "--task", name, "--folder", str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    if name in PEERS:
+        command = [peers, str(HERE / "data_peers.py"), PEERS[name][0], str(folder), PEERS[name][1]]
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=patience)
+    except subprocess.TimeoutExpired:
+        return f"not within {patience:g} s"
+    except subprocess.CalledProcessError as error:
+        return (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1][:100]
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def compared(ours: dict[str, Any], theirs: dict[str, float], metric: str) -> str:
+    """The largest difference of a peer's values from ours, numbers and categories apart."""
+    told = []
+    for kind, columns in (("numbers", [*NUMBERS, *WHOLE]), ("categories", CATEGORIES)):
+        apart = {c: abs(theirs[c] - ours[c][metric]) for c in columns if c in theirs and ours[c][metric] is not None}
+        if apart:
+            worst = max(apart, key=lambda c: apart[c])
+            told.append(f"{kind} {apart[worst]:.1e} ({worst})")
+    return f"{metric} differs from ours by at most: {', '.join(told)}"
 
 
 def run_task(name: str, folder: Path) -> None:
     import duckdb  # noqa: F401  (so that its import is not measured)
+    from data_peers import peak_mib
 
-    task = OURS.get(name) or PEERS[name][1]
+    task = OURS[name]
     wall, cpu = time.perf_counter(), time.process_time()
     answer = task(folder)
     result = {
         "wall": time.perf_counter() - wall,
         "cpu": time.process_time() - cpu,
-        "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "answer": answer if isinstance(answer, dict | int) else None,
+        "mib": peak_mib(),
+        "answer": answer if isinstance(answer, dict) else None,
     }
     print(json.dumps(result))
 
@@ -175,27 +274,50 @@ def run_task(name: str, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--alone", action="store_true", help="Without peers.")
+    parser.add_argument("--patience", type=float, default=3600.0, help="Seconds that one measurement may take.")
     parser.add_argument("--task")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     if options.task:
         run_task(options.task, options.folder)
         return
+    peers, versions = ("", []) if options.alone else install_peers(HERE.parent / ".venv-bench")
+    if versions:
+        print(", ".join(versions))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         generate(folder / "a.parquet", options.rows, 0.0)
         generate(folder / "b.parquet", options.rows, 0.1)
-        names = [*OURS, *(n for n, (module, _) in PEERS.items() if options.peers and find_spec(module))]
-        measured = {}
-        size = (folder / "a.parquet").stat().st_size / 1e6
-        print(f"{options.rows:,} rows x 20 columns, {size:.0f} MB of Parquet, memory limit {MEMORY}")
-        print(f"{'':34}{'wall s':>8}{'CPU s':>8}{'MiB':>7}  ratio of CPU")
+        names = [*OURS, *(PEERS if peers else ())]
+        measured: dict[str, dict[str, Any]] = {}
+        size = [(folder / f"a.{suffix}").stat().st_size / 1e6 for suffix in ("parquet", "csv")]
+        sizes = f"{size[0]:.0f} MB of Parquet, {size[1]:.0f} MB of CSV"
+        print(f"{options.rows:,} rows x 20 columns, {sizes}, memory limit {MEMORY}")
+        print(f"{'':34}{'wall s':>8}{'CPU s':>8}{'MiB':>7}  ratios of wall, CPU, memory")
         for name in names:
-            measured[name] = got = measure(name, folder)
+            got = measure(name, folder, peers, options.patience)
+            if isinstance(got, str):
+                print(f"{name:34}  {got}", flush=True)
+                continue
+            measured[name] = got
             floor = FLOOR.get(name)
-            ratio = f"{got['cpu'] / measured[floor]['cpu']:.2f} x {floor}" if floor else ""
-            print(f"{name:34}{got['wall']:8.2f}{got['cpu']:8.2f}{got['mib']:7.0f}  {ratio} {got['answer'] or ''}")
+            ratio = ""
+            if floor in measured:
+                ratios = [f"{got[k] / measured[floor][k]:.2f}" for k in ("wall", "cpu", "mib")]
+                ratio = f"{', '.join(ratios)} x {floor}"
+            print(
+                f"{name:34}{got['wall']:8.2f}{got['cpu']:8.2f}{got['mib']:7.0f}  {ratio} {_answer(name, measured)}",
+                flush=True,
+            )
+
+
+def _answer(name: str, measured: dict[str, dict[str, Any]]) -> str:
+    answer = measured[name]["answer"] or {}
+    if name.startswith("Evidently") and "drift, two files" in measured:
+        metric = "js" if name.endswith("Shannon") else "wasserstein"
+        return compared(measured["drift, two files"]["answer"], answer, metric)
+    return "" if name == "drift, two files" else ", ".join(f"{key} {value}" for key, value in answer.items())
 
 
 if __name__ == "__main__":

@@ -78,6 +78,38 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+@data.command("suggest-drift")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--time", required=True, help="Column of each row's time.")
+@click.option(
+    "--every",
+    default="month",
+    show_default=True,
+    type=click.Choice(["day", "week", "month", "quarter"]),
+    help="Length of the periods that are compared.",
+)
+@click.option(
+    "--metric",
+    default="js",
+    show_default=True,
+    type=click.Choice(["js", "psi", "ks", "wasserstein"]),
+    help="The distance that the bounds are of.",
+)
+@click.option("--ignore", default="", help="Columns to leave out, separated by commas.")
+@plainly
+def suggest(path: Path, time: str, every: Any, metric: Any, ignore: str) -> None:
+    """Suggest bounds of drift from how far each column of a data set moved from one period to the next.
+
+    Prints the `drift` section for data.checks in mlcicd.yaml.
+    """
+    from mlcicd.data.source import open_source
+    from mlcicd.data.suggest_drift import suggest_drift, suggestion_yaml
+
+    source = open_source(path)
+    found = suggest_drift(source, time, every=every, metric=metric, ignore=_names(ignore))
+    click.echo(suggestion_yaml(found, source, time, every, metric), nl=False)
+
+
 @data.command("import")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from mlcicd.config.base import Duration, Section
 from mlcicd.config.data_set import DataSet
 
+Action = Literal["warn", "fail"]
+
 
 class Leakage(Section):
     """Rows of the holdout that the training data has seen, by key, by row and by time."""
@@ -27,12 +29,107 @@ class Drift(Section):
     max: float = Field(0.1, gt=0, description="Largest effect size that is not a finding.")
     columns: dict[str, float] = Field(default_factory=dict, description="Bounds of single columns, instead of `max`.")
     ignore: list[str] = Field(default_factory=list, description="Columns that are expected to move (keys, time).")
-    action: Literal["warn", "fail"] = Field("warn", description="Whether drift fails validation or is reported.")
+    action: Action = Field("warn", description="Whether drift fails validation or is reported.")
+    new_categories: float | None = Field(
+        None, ge=0, le=1, description="Largest share of rows whose category the reference does not have."
+    )
+    vanished_categories: float | None = Field(
+        None, ge=0, le=1, description="Largest share of the reference's rows whose category is gone."
+    )
+
+    multivariate: float | None = Field(
+        None,
+        ge=0.5,
+        le=1,
+        description="Largest AUC (`auc/1`) with which trees tell rows from the reference's; 0.5 is not at all.",
+    )
+    correlations: float | None = Field(
+        None, gt=0, le=2, description="Largest change of the rank correlation (`spearman/1`) of two numeric columns."
+    )
+    slices: list[str] = Field(
+        default_factory=list, description="Columns within whose eight largest values each column is compared, too."
+    )
+
+
+class RowCounts(Section):
+    """How many rows there are against last time."""
+
+    against: Literal["champion", "last"] = Field(
+        "champion",
+        description="The champion's training data, or the data sets of the last `validate-data` that passed.",
+    )
+    min_ratio: float = Field(0.5, ge=0, description="Smallest number of rows, as a multiple of last time's.")
+    max_ratio: float = Field(2.0, gt=0, description="Largest number of rows, as a multiple of last time's.")
+    action: Action = Field("fail", description="Whether too few or too many rows fail validation or are reported.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RowCounts:
+        if self.min_ratio > self.max_ratio:
+            raise ValueError("min_ratio is greater than max_ratio: no table could pass")
+        return self
+
+
+class Constant(Section):
+    """Columns of the training data that hold one value, or almost."""
+
+    max_share: float = Field(0.999, gt=0, le=1, description="Largest share of rows that one value may hold.")
+    action: Action = Field("warn", description="Whether such a column fails validation or is reported.")
+
+
+class Population(Section):
+    """The population that the training data is meant to stand for."""
+
+    file: str = Field(description="Table of the population: a sample of its rows, or a row a group with `weight`.")
+    weight: str = Field("", description="Its column of counts or shares; each row is a group then.")
+    columns: list[str] = Field(
+        default_factory=list, description="Columns to compare, the target for class balance; all in common when empty."
+    )
+    max: float = Field(0.1, gt=0, description="Largest distance (`ks/1`; of categories: total variation).")
+    action: Action = Field("warn", description="Whether a distance beyond `max` fails validation or is reported.")
+
+
+class Sources(Section):
+    """Where rows come from: hints at poisoned data."""
+
+    column: str = Field(description="Column of who or what a row is from (user, sensor, supplier, file).")
+    max_rise: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Largest rise of one source's share against the champion's training data; and of its share of rows "
+        "whose label contradicts that of the same features, against its share of all.",
+    )
+    action: Action = Field("warn", description="Whether such a source fails validation or is reported.")
+
+
+class Personal(Section):
+    """Hints at personal data in the training data, by values and by names of columns."""
+
+    allow: list[str] = Field(default_factory=list, description="Columns that may hold personal data.")
+    action: Action = Field("warn", description="Whether such a column fails validation or is reported.")
+
+
+class Serving(Section):
+    """Requests as the service gets them, and the model's signature, held against the data."""
+
+    examples: str = Field(
+        "",
+        description="MLflow request bodies, one JSON object a line; without, only the signature is looked at.",
+    )
+    action: Action = Field("warn", description="Whether a difference fails validation or is reported.")
 
 
 class DataChecks(Section):
+    """Checks beyond the schema; each is made when it is named (`constant: {}` takes the defaults)."""
+
     leakage: Leakage | None = Field(None, description="Checks between training data and holdout.")
     drift: Drift | None = Field(None, description="Checks against the reference profile.")
+    rows: RowCounts | None = Field(None, description="Numbers of rows against last time.")
+    constant: Constant | None = Field(None, description="Columns that hold one value.")
+    population: Population | None = Field(None, description="Class balance and representativeness.")
+    sources: Sources | None = Field(None, description="Hints at poisoned data.")
+    personal: Personal | None = Field(None, description="Hints at personal data.")
+    serving: Serving | None = Field(None, description="Training/serving skew.")
 
 
 class Data(Section):

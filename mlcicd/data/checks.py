@@ -15,6 +15,7 @@ from mlcicd.core.verdict import Check, CheckStatus, Severity
 from mlcicd.core.yaml_lines import nearest
 from mlcicd.data.conditions import RowRule, UniqueRule
 from mlcicd.data.examples import duplicate_examples, row_examples
+from mlcicd.data.foreign_keys import foreign_key_checks
 from mlcicd.data.rules import compile_rules
 from mlcicd.data.schema import TableSchema
 from mlcicd.data.source import Source, quote
@@ -63,6 +64,7 @@ def run_checks(source: Source, schema: TableSchema, *, name: str = "train", now:
         if unique.columns not in counted:  # a key of one column is often declared unique, too
             counted[unique.columns] = _count_distinct(source, unique)
         checks.append(_unique_check(source, unique, schema, *counted[unique.columns]))
+    checks += foreign_key_checks(source, schema)
     if schema.freshness is not None:
         checks.append(_freshness(source, schema, now or datetime.now(UTC)))
     return [check.model_copy(update={"name": f"{name}.{check.name}"}) for check in checks]

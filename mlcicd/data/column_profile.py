@@ -118,6 +118,11 @@ class ColumnProfile:
         )
 
 
+def hashed(text: str) -> str:
+    """How a category of a sensitive column is written."""
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
 def bucket(category: str) -> int:
     """The bucket of a category that is not kept by name: the same on every machine and in every version."""
     return int.from_bytes(blake2b(category.encode(), digest_size=4).digest(), "big") % _BUCKETS

@@ -42,8 +42,9 @@ class DriftResult:
         interval: 95 % bootstrap interval of `js`.
         noise: what each distance reaches in 95 % of samples of these sizes when nothing has moved.
         missing_reference, missing_current: share of NULL or NaN.
-        new, vanished: categories that only one side has (at most 20, largest first), and the share of rows
-            that hold the new ones.
+        new, vanished: categories that only one side has (at most 20, largest first), with the share of rows that
+            hold the new ones, the reference's share of those that vanished, and how many rows of the largest of
+            these were to be expected.
         problem: why there is no distance, in words.
         is_target: whether it is the label.
     """
@@ -61,6 +62,8 @@ class DriftResult:
     new: tuple[str, ...] = ()
     new_share: float = 0.0
     vanished: tuple[str, ...] = ()
+    vanished_share: float = 0.0
+    vanished_expected: float = 0.0
     rows_reference: int = 0
     rows_current: int = 0
     problem: str = ""
@@ -191,6 +194,8 @@ def _categories(before: ColumnProfile, after: ColumnProfile, common: dict[str, A
         new=tuple(sorted(new, key=lambda c: (-after.categories[c], c))[:_NAMED]),
         new_share=sum(after.categories[c] for c in new) / m,
         vanished=tuple(sorted(vanished, key=lambda c: (-before.categories[c], c))[:_NAMED]),
+        vanished_share=sum(before.categories[c] for c in vanished) / n,
+        vanished_expected=max((before.categories[c] for c in vanished), default=0) / n * m,
     )
 
 

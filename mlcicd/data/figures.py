@@ -46,6 +46,33 @@ def drift_figures(
     return figures
 
 
+def ranked_figure(
+    results: Iterable[DriftResult], *, bound: float | None = None, most: int = 20
+) -> list[dict[str, Any]]:
+    """One picture of the columns by their Jensen-Shannon distance with its interval, the most moved first; none for
+    fewer than two columns.
+
+    Args:
+        bound: drawn as a line, when that is what is bounded.
+    """
+    ranked = sorted((r for r in results if r.js is not None and r.interval), key=lambda r: (-(r.js or 0.0), r.column))
+    shown = [(r.column, r.js or 0.0, *(r.interval or (0.0, 0.0))) for r in ranked[:most]]
+    if len(shown) < 2:
+        return []
+    names, values, low, high = (list(part) for part in zip(*shown, strict=True))
+    return [
+        {
+            "kind": "intervals",
+            "title": "Columns by how far they moved",
+            "x_label": "Jensen-Shannon distance from the reference (js/1)",
+            "y_label": "",
+            "series": [{"name": "distance", "x": names, "y": values, "lo": low, "hi": high}],
+            "reference": {"y": bound, "label": "largest allowed"} if bound is not None else None,
+            "log_y": False,
+        }
+    ]
+
+
 def _figure(
     kind: str, title: str, label: str, x: list[Any], *, before: list[float], after: list[float]
 ) -> dict[str, Any]:

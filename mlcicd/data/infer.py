@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from mlcicd.core.errors import InputError
 from mlcicd.data.conditions import kind_of
+from mlcicd.data.round_bounds import round_bounds
 from mlcicd.data.source import Source, quote
+from mlcicd.data.yaml_text import scalar
 
 _BLOCK = 100
 _MOST_CATEGORIES = 50
@@ -23,7 +25,11 @@ _KEY_KINDS = ("int", "string", "date", "timestamp")
 _PAIRS_TRIED = 6
 # approx_count_distinct is a few percent off; anything below this share of the rows is surely no key.
 _NEARLY_UNIQUE = 0.85
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+# Whole numbers without repeats are a key when they are called so, or are dense, or are many; else they may be a
+# measurement of few rows.
+_CALLED_KEY = re.compile(r"(?:^|_)(id|key|uuid|guid|index|no|nr|number)$", re.IGNORECASE)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_MANY_ROWS, _DENSE = 1_000, 4
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,12 @@ class _Facts:
     high: Any
     longest: int | None
     nulls: int
+    flags: bool
+
+    @property
+    def called_key(self) -> bool:
+        """Whether its name says that it tells rows, or things, apart: its size means nothing."""
+        return _CALLED_KEY.search(_CAMEL.sub("_", self.name)) is not None
 
     @property
     def present(self) -> int:
@@ -50,9 +62,9 @@ class _Facts:
 def infer_schema(source: Source, *, slack: float = 0.1) -> str:
     """Writes the schema that a table obeys, as commented YAML.
 
-    Bounds are the observed ones, widened by `slack` of their span and rounded outwards; missing shares get
-    half as much again; text of few values becomes a list of categories; keys are single columns, or pairs,
-    without repeats. The table passes its own schema.
+    Bounds are the observed ones, widened by `slack` of their span and rounded outwards, but none are written for
+    keys; zeros and ones are a list; missing shares get half as much again; text of few values becomes a list of
+    categories; keys are single columns, or pairs, without repeats. The table passes its own schema.
 
     Raises:
         InputError: the table is empty or can not be read.
@@ -74,7 +86,7 @@ def infer_schema(source: Source, *, slack: float = 0.1) -> str:
         f"  min: {max(source.rows // 2, 1)}  # half of what was seen; a job that lost data is caught here",
     ]
     if key:
-        lines += [f"key: [{', '.join(_scalar(name) for name in key)}]  # unique and never missing in this table"]
+        lines += [f"key: [{', '.join(scalar(name) for name in key)}]  # unique and never missing in this table"]
     lines += [
         "extra_columns: warn",
         "# Conditions over the columns of one row, in SQL:",
@@ -83,7 +95,7 @@ def infer_schema(source: Source, *, slack: float = 0.1) -> str:
     ]
     times = [fact.name for fact in facts if fact.kind in ("date", "timestamp")]
     if times:
-        lines.append(f"# freshness: {{column: {_scalar(times[0])}, max_age: 7d}}")
+        lines.append(f"# freshness: {{column: {scalar(times[0])}, max_age: 7d}}")
     lines.append("columns:")
     for fact in facts:
         lines += _column(source, fact, fact.name in keys, slack)
@@ -102,7 +114,7 @@ def _facts(source: Source) -> Iterator[_Facts]:
 
 def _seen(name: str, kind: str) -> str:
     column = quote(name)
-    odd, low, high, longest = "0", "NULL", "NULL", "NULL"
+    odd, low, high, longest, flags = "0", "NULL", "NULL", "NULL", "false"
     if kind == "float":
         finite = f"FILTER (WHERE isfinite({column}))"
         odd = f"count(*) FILTER (WHERE {column} IS NOT NULL AND NOT isfinite({column}))"
@@ -110,6 +122,9 @@ def _seen(name: str, kind: str) -> str:
         missing = f"count(*) FILTER (WHERE {column} IS NULL OR isnan({column}))"
     else:
         missing = f"count(*) - count({column})"
+    if kind in ("int", "float", "decimal"):
+        # Both, and nothing else: a label, or a switch.
+        flags = f"coalesce(bool_and({column} IN (0, 1)), false) AND min({column}) <> max({column})"
     if kind == "int":
         low, high = f"CAST(min({column}) AS VARCHAR)", f"CAST(max({column}) AS VARCHAR)"
     elif kind == "decimal":
@@ -120,7 +135,7 @@ def _seen(name: str, kind: str) -> str:
     return (
         f"{{'missing': {missing}, 'nulls': count(*) - count({column}), 'odd': {odd}, "
         f"'distinct': {distinct}, 'low': {low}, 'high': {high}, "
-        f"'longest': {longest}}}"
+        f"'longest': {longest}, 'flags': coalesce({flags}, false)}}"
     )
 
 
@@ -128,6 +143,9 @@ def _is_key(source: Source, fact: _Facts) -> bool:
     if fact.kind not in ("int", "string") or fact.missing or fact.rows < _FEWEST_ROWS_FOR_A_KEY:
         return False
     if fact.distinct < _NEARLY_UNIQUE * fact.rows:
+        return False
+    few = fact.kind == "int" and not fact.called_key and fact.rows < _MANY_ROWS
+    if few and int(fact.high) - int(fact.low) >= _DENSE * fact.rows:
         return False
     return int(source.fetch(f"SELECT count(DISTINCT {quote(fact.name)}) FROM data")[0][0]) == fact.rows
 
@@ -147,7 +165,7 @@ def _column(source: Source, fact: _Facts, unique: bool, slack: float) -> list[st
     notes = [f"{fact.missing:,} of {fact.rows:,} missing"] if fact.missing else []
     if fact.distinct:
         notes.append(f"about {fact.distinct:,} distinct")
-    lines = [f"  {_scalar(fact.name)}:" + (f"  # {', '.join(notes)}" if notes else "")]
+    lines = [f"  {scalar(fact.name)}:" + (f"  # {', '.join(notes)}" if notes else "")]
     values = fact.rows - fact.missing
     if values or not source.untyped:  # an empty column of a text format has no type to speak of
         lines.append(f"    type: {fact.kind}")
@@ -159,55 +177,25 @@ def _column(source: Source, fact: _Facts, unique: bool, slack: float) -> list[st
     if values == 0:
         return lines
     if fact.kind in ("int", "float", "decimal") and fact.low is not None:
-        lines += _bounds(fact, slack)
+        # A key counts up: what it was last time bounds nothing.
+        if not unique and not (fact.called_key and fact.kind == "int"):
+            lines += _bounds(fact, slack)
     elif fact.kind == "string":
         lines += _text(source, fact, values, unique)
     return lines
 
 
 def _bounds(fact: _Facts, slack: float) -> list[str]:
-    low, high = _whole(fact, slack) if fact.kind == "int" else _real(fact, slack)
+    if fact.flags:
+        return ["    in: [0, 1]"]
+    read = int if fact.kind == "int" else float
+    low, high = round_bounds(read(fact.low), read(fact.high), slack)
     lines = [f"    min: {low}", f"    max: {high}"]
     if fact.odd:
         # The range looks at NaN and infinities, too, and they violate it.
         share = math.floor((1 - fact.odd / fact.present) * 98) / 100
         lines.append(f"    mostly: {share}  # {fact.odd:,} values are NaN or infinite")
     return lines
-
-
-def _whole(fact: _Facts, slack: float) -> tuple[int, int]:
-    low, high = int(fact.low), int(fact.high)
-    more = math.ceil((high - low) * slack) or 1
-    return (0 if 0 <= low < more else low - more), high + more
-
-
-def _real(fact: _Facts, slack: float) -> tuple[str, str]:
-    low, high = float(fact.low), float(fact.high)
-    more = (high - low) * slack or abs(high) * slack or 1.0
-    if not math.isfinite(more):  # the span of a column that fills the whole range of doubles
-        return _float(low), _float(high)
-    bottom = 0.0 if 0 <= low < more else _outward(low - more, more, math.floor)
-    top = _outward(high + more, more, math.ceil)
-    return (
-        _float(min(bottom, low) if math.isfinite(bottom) else low),
-        _float(max(top, high) if math.isfinite(top) else high),
-    )
-
-
-def _outward(bound: float, step: float, rounding: Callable[[float], int]) -> float:
-    """Rounded to two digits of the step: a bound a person would write."""
-    digit = 10.0 ** (math.floor(math.log10(step)) - 1)
-    scaled = bound / digit if digit else math.inf
-    return rounding(scaled) * digit if abs(scaled) < 2**53 else bound
-
-
-def _float(value: float) -> str:
-    # YAML 1.1 reads 1e+20 as text unless there is a dot in it.
-    text = f"{value:.12g}"
-    text = text if float(text) == value else repr(value)
-    if "e" in text and "." not in text:
-        text = text.replace("e", ".0e")
-    return text if "e" in text or "." in text else f"{text}.0"
 
 
 def _text(source: Source, fact: _Facts, values: int, unique: bool) -> list[str]:
@@ -219,14 +207,5 @@ def _text(source: Source, fact: _Facts, values: int, unique: bool) -> list[str]:
             f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {_MOST_CATEGORIES + 1}"
         )
         if len(rows) <= _MOST_CATEGORIES:
-            return [f"    in: [{', '.join(_scalar(str(row[0])) for row in rows)}]"]
+            return [f"    in: [{', '.join(scalar(str(row[0])) for row in rows)}]"]
     return [f"    length: {{max: {max((fact.longest or 0) * 2, 1)}}}  # {fact.longest or 0} was the longest"]
-
-
-def _scalar(text: str) -> str:
-    """Text as a YAML scalar of one line: plain where that is safe, else quoted and escaped."""
-    import yaml
-
-    if _PLAIN.fullmatch(text) and yaml.safe_load(text) == text:
-        return text
-    return yaml.safe_dump(text, default_style='"', width=math.inf, allow_unicode=True).rstrip("\n")

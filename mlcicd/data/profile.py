@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.core.yaml_lines import nearest
-from mlcicd.data.column_profile import ColumnProfile, Kind
+from mlcicd.data.column_profile import ColumnProfile, Kind, hashed
 from mlcicd.data.conditions import kind_of
 from mlcicd.data.histogram import Histogram, rounding_sql
+from mlcicd.data.row_sample import RowSample
 from mlcicd.data.source import Source, quote
 
 VERSION = 1
@@ -27,6 +27,7 @@ _ALWAYS_CATEGORIES = 50
 _KEPT_CATEGORIES = 200
 _LONGEST_CATEGORY = 80
 _SIZE = 280_000
+_SLICES_SIZE = 140_000
 _MOST_CELLS, _FEWEST_CELLS = 512, 16
 _BYTES_A_CELL, _BYTES_A_COLUMN = 9, 320
 # The largest number whose square is one.
@@ -37,13 +38,16 @@ _SQUARABLE = 1e150
 class Profile:
     """What a table looked like: its rows, and each column.
 
-    `sensitive` columns hold hashes of their categories; `target` names the label, if there is one.
+    `sensitive` columns hold hashes of their categories; `target` names the label, if there is one. `sample` has coded
+    rows, and `slices` the profiles within the values of some columns, where these were asked for.
     """
 
     rows: int
     columns: Mapping[str, ColumnProfile]
     target: str | None = None
     sensitive: frozenset[str] = frozenset()
+    sample: RowSample | None = None
+    slices: Mapping[str, Mapping[str, Profile]] = field(default_factory=dict)
 
     def merge(self, other: Profile) -> Profile:
         """The profile of both tables as one.
@@ -58,11 +62,21 @@ class Profile:
                 why=f"only in one: {', '.join(different[:5])}",
             )
         columns = {name: column.merge(other.columns[name]) for name, column in self.columns.items()}
-        return Profile(self.rows + other.rows, columns, self.target, self.sensitive)
+        same = self.sample and other.sample and self.sample.columns == other.sample.columns
+        sample = self.sample.merge(other.sample) if same and self.sample and other.sample else None
+        slices = {by: _merged(self.slices[by], other.slices[by]) for by in self.slices if by in other.slices}
+        return Profile(self.rows + other.rows, columns, self.target, self.sensitive, sample, slices)
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON value of less than 300 kB up to some 400 columns; wide tables get coarser histograms."""
-        spread = (_SIZE / max(len(self.columns), 1) - _BYTES_A_COLUMN) / _BYTES_A_CELL
+    def to_json(self, size: int = _SIZE) -> dict[str, Any]:
+        """A JSON value of less than 300 kB up to some 400 columns; wide tables get coarser histograms.
+
+        A sample of rows adds at most 140 kB, slices together another 140 kB.
+
+        Args:
+            size: bytes that the columns may take, about.
+        """
+        number = sum(len(values) for values in self.slices.values())
+        spread = (size / max(len(self.columns), 1) - _BYTES_A_COLUMN) / _BYTES_A_CELL
         cells = int(min(_MOST_CELLS, max(_FEWEST_CELLS, spread)))
         columns = {}
         for name, column in self.columns.items():
@@ -73,7 +87,7 @@ class Profile:
                 kept //= 2
                 small = column.limited(cells, kept)
             columns[name] = small.to_json()
-        return {
+        value = {
             "kind": "mlcicd.profile",
             "version": VERSION,
             "rows": self.rows,
@@ -81,6 +95,14 @@ class Profile:
             "sensitive": sorted(self.sensitive),
             "columns": columns,
         }
+        if self.sample is not None:
+            value["sample"] = self.sample.to_json()
+        if self.slices:
+            value["slices"] = {
+                by: {name: one.to_json(_SLICES_SIZE // max(number, 1)) for name, one in values.items()}
+                for by, values in self.slices.items()
+            }
+        return value
 
     @classmethod
     def from_json(cls, value: Any) -> Profile:
@@ -96,9 +118,20 @@ class Profile:
             )
         try:
             columns = {name: ColumnProfile.from_json(column) for name, column in value["columns"].items()}
-            return cls(int(value["rows"]), columns, value["target"], frozenset(value["sensitive"]))
+            slices = {
+                by: {name: cls.from_json(one) for name, one in values.items()}
+                for by, values in value.get("slices", {}).items()
+            }
+            sample = RowSample.from_json(value["sample"]) if "sample" in value else None
+            hidden = frozenset(value["sensitive"])
+            return cls(int(value["rows"]), columns, value["target"], hidden, sample, slices)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError("the profile is damaged", why=repr(error)[:200]) from error
+
+
+def _merged(a: Mapping[str, Profile], b: Mapping[str, Profile]) -> dict[str, Profile]:
+    """Slices of both; what only one has stays as it is."""
+    return {**a, **b, **{name: a[name].merge(b[name]) for name in a if name in b}}
 
 
 def profile(
@@ -234,7 +267,7 @@ def _column(kind: Kind, rows: int, value: dict[str, Any], hidden: bool) -> Colum
         return ColumnProfile(kind, rows, nulls)
     counts = value["counts"] or {}
     if kind == "category":
-        named = {_hash(text) if hidden else text: int(count) for text, count in counts.items()}
+        named = {hashed(text) if hidden else text: int(count) for text, count in counts.items()}
         return ColumnProfile(kind, rows, nulls, categories=named)
     return ColumnProfile(
         kind,
@@ -248,7 +281,3 @@ def _column(kind: Kind, rows: int, value: dict[str, Any], hidden: bool) -> Colum
         value["high"],
         Histogram.of_rounded(counts),
     )
-
-
-def _hash(text: str) -> str:
-    return blake2b(text.encode(), digest_size=8).hexdigest()

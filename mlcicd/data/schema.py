@@ -151,6 +151,35 @@ class Rule(_Strict):
     description: str = ""
 
 
+class ForeignKey(_Strict):
+    """Columns whose values, together, are a key of another table.
+
+    `file` is beside the schema's own file; `key` names its columns, the same as `columns` when it is left out.
+    Rows that lack a part of the key are not looked at. `mostly` is the smallest share of the others that must
+    have a counterpart.
+    """
+
+    columns: Annotated[list[str], Field(min_length=1)]
+    file: Annotated[str, Field(min_length=1)]
+    key: list[str] = Field(default_factory=list)
+    mostly: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    severity: Severity = Severity.FAIL
+    description: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _same_names(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "key" not in value and "columns" in value:
+            return {**value, "key": value["columns"]}
+        return value
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Self:
+        if len(self.key) != len(self.columns):
+            raise ValueError(f"{len(self.columns)} columns can not refer to a key of {len(self.key)}")
+        return self
+
+
 class Freshness(_Strict):
     """The newest value of a time column is at most `max_age` old, and not far in the future."""
 
@@ -171,6 +200,7 @@ class TableSchema(_Strict):
     key: list[str] = Field(default_factory=list)
     rules: list[Rule] = Field(default_factory=list)
     freshness: Freshness | None = None
+    foreign_keys: list[ForeignKey] = Field(default_factory=list)
 
     _source: Document = PrivateAttr(default_factory=lambda: Document({}))
 
@@ -192,6 +222,11 @@ class TableSchema(_Strict):
         if len(set(lowered)) != len(lowered):
             raise ValueError("two columns have the same name (compared without regard to case)")
         return self
+
+    @property
+    def file(self) -> str:
+        """Path of the file it was read from; empty when it was read from text."""
+        return self._source.file
 
     def error(self, what: str, *place: str | int, why: str = "", remedy: str = "") -> ConfigError:
         """An error about a place in the file the schema was read from."""
@@ -232,6 +267,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "rows": RowCount,
     "freshness": Freshness,
     "length": CountRange,
+    "foreign_keys": ForeignKey,
 }
 
 

@@ -11,6 +11,7 @@ from mlcicd.stages.expectations_contract import keep_rows, leak_checks, signatur
 from mlcicd.stages.expectations_gates import calibration_checks, fairness_checks, known_names
 from mlcicd.stages.expectations_waivers import read_waivers, waive
 from mlcicd.stages.record import Record
+from mlcicd.stages.serving_skew import skew_checks
 
 __all__ = ["Ground", "check_expectations", "further_gates"]
 
@@ -35,7 +36,7 @@ def further_gates(record: Record, checks: Sequence[Check], ground: Ground) -> li
     gates = [*checks, *fairness_checks(record, ground), *calibration_checks(record, ground)]
     gates += behaviour_checks(record, ground)
     keep_rows(record)
-    contract = [*signature_checks(record, ground), *leak_checks(record, ground)]
+    contract = [*signature_checks(record, ground), *skew_checks(record, ground), *leak_checks(record, ground)]
     waived = waive(record, [*gates, *contract])
     record.checks += waived[len(gates) :]
     return waived[: len(gates)]

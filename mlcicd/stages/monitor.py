@@ -53,7 +53,7 @@ def monitor(record: Record, *, data: str = "", ignore_breach: bool = False) -> S
     record.progress.step(f"comparing {path.name} with the profile of version {version}")
     findings = drift_findings(record, reference, open_source(path), rule, severity=Severity.WARN)
     record.checks += findings
-    drifted = [c.name.removeprefix("drift.") for c in findings if c.status is CheckStatus.FAILED]
+    drifted = _columns_of(findings)
     outcome = _judge(record, registry, version, drifted)
     action = project.config.monitor.on_breach if outcome.breached else "none"
     record.outputs.update(
@@ -77,6 +77,17 @@ def monitor(record: Record, *, data: str = "", ignore_breach: bool = False) -> S
     record.summary = f"{len(drifted)} columns drifted ({shown})" if drifted else "no column drifted"
     record.summary += f"; {action}" if outcome.breached else f"; no action: {outcome.reason}" if drifted else ""
     return Status.PASSED if ignore_breach else None
+
+
+def _columns_of(findings: list[Check]) -> list[str]:
+    """The columns that findings of drift are about, each once."""
+    names: list[str] = []
+    for check in findings:
+        if check.status is CheckStatus.FAILED:
+            # A finding about rows, correlations or a slice says which columns it is about.
+            alone = check.name.removeprefix("drift.").removeprefix("categories.")
+            names += check.details.get("columns") or [alone]
+    return list(dict.fromkeys(names))
 
 
 def _explicit(record: Record, data: str) -> Path:

@@ -13,7 +13,8 @@ from mlcicd.data.leakage import leakage_checks
 from mlcicd.data.profile import Profile, profile
 from mlcicd.data.source import Source, open_source, quote
 from mlcicd.stages.common import data_path, prepare_data, registry_of
-from mlcicd.stages.drifting import drift_findings
+from mlcicd.stages.data_checks import further_checks
+from mlcicd.stages.drifting import drift_findings, with_rows_and_slices
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.reference import champion_profile
 
@@ -43,6 +44,7 @@ def validate_data(record: Record) -> Status | None:
             features=_features(project, sources["train"]),
         )
     reference = _store_profile(record, sources["train"])
+    record.checks += further_checks(record, reference, sources, _features(project, sources["train"]))
     if data.checks.drift is not None:
         _drift_checks(record, reference, sources)
     if conclude(record.checks) is Status.PASSED:
@@ -143,12 +145,29 @@ def _features(project: Project, source: Source) -> list[str]:
     return [column for column in source.columns if column not in left_out]
 
 
+def _sensitive(project: Project) -> list[str]:
+    """Columns whose values the schema wants hidden: the profile keeps hashes of them."""
+    from mlcicd.data.schema import load_schema
+
+    name = project.config.data.schema_file
+    schema = load_schema(project.path(name, ("data", "schema"))) if name else None
+    return [column for column, rules in schema.columns.items() if rules.sensitive] if schema else []
+
+
 def _store_profile(record: Record, train: Source) -> Profile:
     """Keeps the profile of the training data: it is stored with the model, and is what later data is held against."""
     project = record.project
     record.progress.step("profiling the training data")
-    ignored = set(project.config.data.ignore)
-    made = profile(train, columns=[c for c in train.columns if c not in ignored], target=project.config.data.target)
+    asked = project.config.data.checks
+    # Of a column of sources the shares are kept, whether the model is given it or not.
+    ignored = set(project.config.data.ignore) - {asked.sources.column if asked.sources else ""}
+    made = profile(
+        train,
+        columns=[c for c in train.columns if c not in ignored],
+        target=project.config.data.target,
+        sensitive=_sensitive(project),
+    )
+    made = with_rows_and_slices(made, train, asked.drift)
     path = project.state / "evidence" / "profile.json"
     text = json.dumps(made.to_json(), sort_keys=True)
     write_atomic(path, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from mlcicd.core.verdict import CheckStatus, Severity, Status, now
@@ -30,6 +31,17 @@ def test_the_same_signature_breaks_nothing(bench: Bench, find: Find) -> None:
     bench.crown("honest")
     verdict = bench.evaluate("jumpy")
     assert find(verdict, "signature").status is CheckStatus.PASSED
+
+
+def test_a_signature_in_another_order_than_the_data_is_skew(bench: Bench, find: Find) -> None:
+    config = bench.root / "mlcicd.yaml"
+    config.write_text(config.read_text().replace("ignore: [id]}", "ignore: [id], checks: {serving: {}}}"))
+    assert find(bench.evaluate("honest"), "serving.signature").status is CheckStatus.PASSED
+    holdout = pd.read_csv(bench.root / "holdout.csv")
+    holdout[[c for c in holdout if c != "a"] + ["a"]].to_csv(bench.root / "holdout.csv", index=False)
+    check = find(bench.evaluate("honest"), "serving.signature")
+    assert (check.status, check.severity) == (CheckStatus.FAILED, Severity.WARN)
+    assert "the signature has 'a'" in check.reason
 
 
 def test_a_new_required_input_fails_unless_it_is_declared(bench: Bench, find: Find) -> None:

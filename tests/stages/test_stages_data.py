@@ -155,3 +155,90 @@ def test_a_misspelled_ignored_column_is_told(root: Path) -> None:
     check = next(c for c in verdict.checks if c.name == "data.ignore idd")
     assert check.status is CheckStatus.FAILED
     assert "did you mean 'id'" in check.reason
+
+
+def with_checks(root: Path, checks: str) -> None:
+    change(root / "mlcicd.yaml", "ignore: [id]}", f"ignore: [id], checks: {{{checks}}}}}")
+
+
+def test_further_checks_against_the_champion(with_champion: Path) -> None:
+    with_checks(
+        with_champion,
+        "rows: {max_ratio: 1.5}, constant: {}, personal: {}, sources: {column: b}, serving: {examples: smoke.jsonl}, "
+        "population: {file: holdout.csv, columns: [y]}",
+    )
+    verdict = validate_data(project_at(with_champion))
+    assert verdict.status is Status.PASSED, verdict
+    assert {"rows of train against last time", "constant", "personal", "population.y", "serving.columns"} <= {
+        check.name for check in verdict.checks if check.status is CheckStatus.PASSED
+    }
+    lines = (with_champion / "train.csv").read_text().splitlines()
+    (with_champion / "train.csv").write_text("\n".join([lines[0], *lines[1:301]]) + "\n")
+    assert names(validate_data(project_at(with_champion)), CheckStatus.FAILED) == ["rows of train against last time"]
+
+
+def test_rows_against_the_last_data_that_passed(root: Path) -> None:
+    with_checks(root, "rows: {against: last}")
+    first = validate_data(project_at(root))
+    assert names(first, CheckStatus.SKIPPED) == ["rows against last time"]
+    write_table(root / "holdout.csv", 100, 3)
+    for _ in range(2):  # what failed is no measure for the next
+        second = validate_data(project_at(root))
+        assert names(second, CheckStatus.FAILED) == ["rows of holdout against last time"]
+        assert "100 rows, and 1,500" in second.summary
+
+
+def test_sensitive_categories_are_hashes_in_the_profile(root: Path) -> None:
+    (root / "schema.yaml").write_text("version: 1\ncolumns:\n  y: {sensitive: true}\n  s: {sensitive: true}\n")
+    change(root / "mlcicd.yaml", "target: y,", "target: y, schema: schema.yaml,")
+    for name in ("train.csv", "holdout.csv"):
+        lines = (root / name).read_text().splitlines()
+        (root / name).write_text("\n".join([f"{lines[0]},s", *(f"{line},whisper" for line in lines[1:])]) + "\n")
+    assert validate_data(project_at(root)).status is Status.PASSED
+    assert "whisper" not in (root / ".mlcicd" / "evidence" / "profile.json").read_text()
+
+
+JOINT = "drift: {reference: train, max: 0.2, multivariate: 0.6, correlations: 0.3, slices: [s], action: fail}"
+
+
+def with_slices(root: Path) -> None:
+    """A column `s` of two sites; and checks of rows, correlations and slices."""
+    for name in ("train.csv", "holdout.csv"):
+        lines = (root / name).read_text().splitlines()
+        rows = [f"{line},{'north' if number % 2 else 'south'}" for number, line in enumerate(lines[1:])]
+        (root / name).write_text("\n".join([f"{lines[0]},s", *rows]) + "\n")
+    with_checks(root, JOINT)
+
+
+def test_rows_correlations_and_slices_of_one_world_pass(root: Path) -> None:
+    with_slices(root)
+    verdict = validate_data(project_at(root))
+    assert verdict.status is Status.PASSED, verdict
+    found = [(c.name, c.slice) for c in verdict.checks if c.name.startswith("drift ")]
+    assert found == [
+        ("drift of rows", ""),
+        ("drift of correlations", ""),
+        ("drift within s", "north"),
+        ("drift within s", "south"),
+    ]
+    assert verdict.details["figures"][0]["title"] == "Columns by how far they moved"
+
+
+def test_a_slice_that_moved_is_named_where_the_whole_did_not(root: Path) -> None:
+    with_slices(root)
+    lines = (root / "holdout.csv").read_text().splitlines()
+    mirrored = [lines[0]]
+    for line in lines[1:]:
+        number, a, b, y, s = line.split(",")
+        # One site sends only the upper half of `b`, the other only the lower.
+        value = abs(float(b)) if s == "north" else -abs(float(b))
+        mirrored.append(f"{number},{a},{value},{y},{s}")
+    (root / "holdout.csv").write_text("\n".join(mirrored) + "\n")
+    verdict = validate_data(project_at(root))
+    failed = [c for c in verdict.checks if c.status is CheckStatus.FAILED]
+    assert [(c.name, c.slice) for c in failed] == [
+        ("drift of rows", ""),
+        ("drift within s", "north"),
+        ("drift within s", "south"),
+    ]
+    assert all(c.details["columns"] == ["b"] for c in failed[1:]) and "'b': js" in failed[1].reason
