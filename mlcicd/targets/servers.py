@@ -184,7 +184,7 @@ class Servers:
         port = int(before["port"]) if before and _is_free(int(before["port"])) else 0
         log_start = log.stat().st_size if log.exists() else 0
         settings, deployed = self._settings, slot.deployed
-        script = Path(__file__).resolve().parent.parent / "serving" / "server.py"
+        script = Path(__file__).resolve().parent.parent / "serving" / "server"
         options = {
             "--model": self.model_path(deployed),
             "--name": deployed.name,
