@@ -57,13 +57,25 @@ def without_request_data(message: str, payload: Any) -> str:
     return line[:MAX_MESSAGE]
 
 
-def model_failed(error: BaseException, payload: Any) -> RequestRefused:
+def places_of(error: BaseException) -> str:
+    """The innermost lines an exception came from."""
     frames = traceback.extract_tb(error.__traceback__)
+    return " <- ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames[-4:]))
+
+
+def model_failed(error: BaseException, payload: Any) -> RequestRefused:
     # Where it failed is for the log; the exception's text may quote the request and stays out of it.
-    places = " <- ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames[-4:]))
-    log.error("the model raised %s at %s", type(error).__name__, places)
+    log.error("the model raised %s at %s", type(error).__name__, places_of(error))
     message = without_request_data(str(error), payload)
     return RequestRefused(500, "INTERNAL_ERROR", f"the model raised {type(error).__name__}: {message}")
+
+
+def refused_by_mlflow(error: Any, payload: Any) -> RequestRefused:
+    """What MLflow says against the request's data, as a 400."""
+    message = without_request_data(error.message, payload)
+    if message.startswith(("Failed to convert", "Failed to parse", "Failed to enforce")):
+        message = message.partition(" data")[0] + " the data to the types of the model's signature"
+    return RequestRefused(400, str(error.error_code), message)
 
 
 def error_body(refused: RequestRefused, *, v2: bool) -> bytes:

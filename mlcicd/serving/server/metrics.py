@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 LATENCY_EDGES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SCORE_EDGES = tuple(round(0.05 * i, 2) for i in range(21))
+_HELP = {
+    "mlcicd_prediction_batches_total": "Groups of requests that were handed to the model.",
+    "mlcicd_inference_log_written_total": "Requests written to the inference log.",
+    "mlcicd_inference_log_dropped_total": "Requests of the log's sample that were not written: it could not keep up.",
+}
 
 
 @dataclass
@@ -43,7 +48,18 @@ class Metrics:
         self.latency = Histogram(LATENCY_EDGES_S)
         self.scores = Histogram(SCORE_EDGES)
 
-    def text(self) -> str:
+    def answered(self, status: int, seconds: float) -> None:
+        """Counts one prediction request by its HTTP status and the time it took."""
+        self.requests[status] = self.requests.get(status, 0) + 1
+        self.latency.add(seconds)
+
+    def scored(self, scores: Iterable[float]) -> None:
+        """Counts the numbers of an answer."""
+        for score in scores:
+            self.scores.add(score)
+
+    def text(self, counts: Mapping[str, int]) -> str:
+        """All of it, with counters of others by name."""
         lines = [
             "# HELP mlcicd_requests_total Prediction requests answered, by HTTP status code.",
             "# TYPE mlcicd_requests_total counter",
@@ -58,6 +74,8 @@ class Metrics:
             "# TYPE mlcicd_prediction_score histogram",
             *self.scores.lines("mlcicd_prediction_score", self._labels),
         ]
+        for name, count in counts.items():
+            lines += [f"# HELP {name} {_HELP[name]}", f"# TYPE {name} counter", f"{name}{{{self._labels}}} {count}"]
         return "\n".join(lines) + "\n"
 
 

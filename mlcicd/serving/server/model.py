@@ -1,163 +1,138 @@
-"""The loaded model, and the translation between request bodies and its `predict`."""
+"""The loaded model: its signature, and predictions for one request or for several together."""
 
 from __future__ import annotations
 
 import importlib
-import io
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
-from .codec import dump, json_object, mlflow_codec, numbers
-from .errors import RequestRefused, model_failed, without_request_data
-from .v2 import datatype_of, read_arrays, written_outputs
+from .errors import RequestRefused, model_failed, refused_by_mlflow
+from .invocations import Invocations
+from .questions import Answer, Question, Request
+from .signature import Table, columns_of, frame_of, joined
+from .v2 import OpenInference
 
+# Flavours whose `predict` answers each row by itself, so that rows of several requests may go in together.
+ROW_WISE = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"})
 
-@dataclass(frozen=True)
-class Answer:
-    """A body to send, and the numbers in it for the score histogram."""
-
-    body: bytes
-    scores: list[float]
+Outcome = Union[Answer, RequestRefused]  # noqa: UP007  (Python 3.9)
 
 
 class Model:
-    """A loaded MLflow model, and the translation between request bodies and its `predict`."""
+    """A loaded MLflow model.
 
-    def __init__(self, path: Path, name: str, version: str) -> None:
+    Args:
+        path: the model's folder.
+        name, version: as they are registered.
+        batching: `on`, `off`, or `auto`: on for the flavours of `ROW_WISE`.
+    """
+
+    def __init__(self, path: Path, name: str, version: str, batching: str = "auto") -> None:
         self.name = name
         self.version = version
         self._model: Any = importlib.import_module("mlflow.pyfunc").load_model(str(path))
         self._mlflow_error: Any = importlib.import_module("mlflow.exceptions").MlflowException
         metadata = self._model.metadata
         self.schema: Any = metadata.get_input_schema()
+        self.columns = columns_of(self.schema)
         by_hint = getattr(metadata, "_is_signature_from_type_hint", None)
-        self._typed_by_hint = bool(by_hint and by_hint())
+        self.typed_by_hint = bool(by_hint and by_hint())
+        params = metadata.get_params_schema()
+        names = frozenset(str(spec.name) for spec in params.params) if params is not None else frozenset[str]()
+        self._invocations = Invocations(self.schema, self.columns, typed_by_hint=self.typed_by_hint)
+        self._v2 = OpenInference(name, version, self.schema, self.columns, names)
+        loader = metadata.flavors.get("python_function", {}).get("loader_module")
+        # A table has passed a check of the same types, and such models have nothing else that `predict` adds.
+        self._direct: Any = getattr(self._model, "_predict_fn", None) if loader in ROW_WISE and not names else None
+        self.batched = self.columns is not None and (batching == "on" or (batching == "auto" and loader in ROW_WISE))
 
-    # MLflow's /invocations
+    def metadata(self) -> dict[str, Any]:
+        """The model's description in the Open Inference Protocol."""
+        return self._v2.metadata(self._model.metadata.get_output_schema())
 
-    def invoke(self, body: bytes, content_type: str) -> Answer:
-        """Answers one `/invocations` body; runs in a worker thread.
+    def answer(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Outcome]]]:
+        """Answers requests by their position, as soon as each is known; runs in a worker thread.
 
-        Raises:
-            RequestRefused: with the status to answer.
+        Tables of the same columns are predicted together where the model allows that.
         """
-        kind = content_type.partition(";")[0].strip().lower() or "application/json"
-        payload: Any = None
-        if kind == "application/json":
-            payload = json_object(body)
-            data = self._parse(payload)
-            params = payload.get("params")
-        elif kind == "text/csv":
-            data, params = self._parse_csv(body), None
-        else:
-            raise RequestRefused(415, "BAD_REQUEST", "content type must be application/json or text/csv")
-        predictions = self._predict(data, params, payload)
-        return self._encode(predictions)
+        outcomes: list[tuple[int, Outcome]] = []
+        together: dict[Any, list[tuple[int, Question]]] = {}
+        alone: list[tuple[int, Question]] = []
+        for position, request in enumerate(requests):
+            try:
+                question = self._read(request)
+            except RequestRefused as refused:
+                outcomes.append((position, refused))
+                continue
+            if self.batched and isinstance(question.data, Table) and question.params is None:
+                together.setdefault(question.data.kinds, []).append((position, question))
+            else:
+                alone.append((position, question))
+        for group in together.values():
+            answers = self._answer_together([question for _, question in group]) if len(group) > 1 else None
+            if answers is None:
+                alone += group
+            else:
+                outcomes += zip((position for position, _ in group), answers)  # noqa: B905
+        yield outcomes
+        for position, question in alone:
+            yield [(position, self._answer_alone(question))]
 
-    def _parse(self, payload: dict[str, Any]) -> Any:
-        formats = {"dataframe_split", "dataframe_records", "instances", "inputs"}
-        found = sorted(formats.intersection(payload))
-        if len(found) != 1:
-            raise RequestRefused(
-                400,
-                "BAD_REQUEST",
-                f"the body must hold exactly one of {', '.join(sorted(formats))}; it holds "
-                + (", ".join(found) if found else "none of them"),
-            )
-        key = found[0]
-        if self._typed_by_hint and key == "inputs":
-            return payload[key]  # MLflow hands such a model the JSON value as it is
+    def _read(self, request: Request) -> Question:
         try:
-            if key in ("instances", "inputs"):
-                return mlflow_codec().parse_tf_serving_input({key: payload[key]}, schema=self.schema)
-            orient = key[len("dataframe_") :]
-            return mlflow_codec().dataframe_from_parsed_json(payload[key], pandas_orient=orient, schema=self.schema)
-        except self._mlflow_error as error:
-            raise self._refused(error, payload) from error
+            if request.protocol == "v2":
+                return self._v2.read(request.body)
+            return self._invocations.read(request.body, request.content_type)
+        except RecursionError as error:
+            raise RequestRefused(400, "BAD_REQUEST", "the body is nested too deeply") from error
+
+    def _answer_alone(self, question: Question) -> Outcome:
+        try:
+            return self._write(question, self._predict(question))
+        except RequestRefused as refused:
+            return refused
+
+    @staticmethod
+    def _write(question: Question, predictions: Any) -> Outcome:
+        try:
+            return question.write(predictions)
+        except RequestRefused as refused:
+            return refused
         except Exception as error:
-            # pandas' own complaints about a malformed table: still the caller's input.
-            raise RequestRefused(
-                400, "BAD_REQUEST", f"{key} can not be read: {without_request_data(str(error), payload)}"
-            ) from error
+            return model_failed(error, question.payload)
 
-    def _parse_csv(self, body: bytes) -> Any:
-        pd: Any = importlib.import_module("pandas")
-        dtypes = None
-        if self.schema is not None and self.schema.has_input_names() and not self.schema.is_tensor_spec():
-            dtypes = dict(zip(self.schema.input_names(), self.schema.pandas_types()))  # noqa: B905
+    def _answer_together(self, questions: Sequence[Question]) -> list[Outcome] | None:
+        """One prediction for all; None if it fails or is not one answer a row, for one request may spoil it for
+        the others."""
+        table = joined([question.data for question in questions])
         try:
-            return pd.read_csv(io.BytesIO(body), dtype=dtypes)
-        except Exception as error:
-            raise RequestRefused(400, "BAD_REQUEST", "the body can not be read as CSV of the signature") from error
+            predictions = self._predict_table(table)
+            if len(predictions) != table.rows or isinstance(predictions, (dict, str)):
+                return None
+        except Exception:
+            # Each is asked again by itself: then its own error is answered, and logged.
+            return None
+        cut = getattr(predictions, "iloc", predictions)
+        outcomes, start = [], 0
+        for question in questions:
+            outcomes.append(self._write(question, cut[start : start + question.data.rows]))
+            start += question.data.rows
+        return outcomes
 
-    def _predict(self, data: Any, params: Any, payload: Any) -> Any:
+    def _predict_table(self, table: Table) -> Any:
+        return (self._direct or self._model.predict)(frame_of(table))
+
+    def _predict(self, question: Question) -> Any:
+        data, params = question.data, question.params
         try:
-            return self._model.predict(data, params=params) if params is not None else self._model.predict(data)
+            if params is None:
+                return self._predict_table(data) if isinstance(data, Table) else self._model.predict(data)
+            return self._model.predict(frame_of(data) if isinstance(data, Table) else data, params=params)
         except self._mlflow_error as error:
             by_signature = error.message.startswith("Failed to enforce") or params is not None
             if error.get_http_status_code() == 400 and by_signature:
-                raise self._refused(error, payload) from error
-            raise model_failed(error, payload) from error
+                raise refused_by_mlflow(error, question.payload) from error
+            raise model_failed(error, question.payload) from error
         except Exception as error:
-            raise model_failed(error, payload) from error
-
-    @staticmethod
-    def _refused(error: Any, payload: Any) -> RequestRefused:
-        message = without_request_data(error.message, payload)
-        if message.startswith(("Failed to convert", "Failed to parse", "Failed to enforce")):
-            message = message.partition(" data")[0] + " the data to the types of the model's signature"
-        return RequestRefused(400, str(error.error_code), message)
-
-    def _encode(self, predictions: Any) -> Answer:
-        plain = mlflow_codec()._get_jsonable_obj(predictions, pandas_orient="records")
-        return Answer(dump({"predictions": plain}), list(numbers(plain)))
-
-    # Open Inference Protocol v2
-
-    def metadata(self) -> dict[str, Any]:
-        inputs = []
-        if self.schema is not None:
-            for spec in self.schema.inputs:
-                shape = list(getattr(spec, "shape", None) or [-1])
-                inputs.append({"name": spec.name or "input", "datatype": datatype_of(spec), "shape": shape})
-        return {
-            "name": self.name,
-            "versions": [self.version],
-            "platform": "mlflow_pyfunc",
-            "inputs": inputs,
-            "outputs": [],
-        }
-
-    def infer(self, body: bytes) -> Answer:
-        """Answers one v2 `infer` body: columns by input name, or one two-dimensional input for all columns.
-
-        Raises:
-            RequestRefused: with the status to answer.
-        """
-        payload = json_object(body)
-        arrays = read_arrays(payload)
-        predictions = self._predict(self._from_arrays(arrays), payload.get("parameters") or None, payload)
-        outputs = written_outputs(predictions)
-        answer: dict[str, Any] = {"model_name": self.name, "model_version": self.version, "outputs": outputs}
-        if isinstance(payload.get("id"), str):
-            answer["id"] = payload["id"]
-        return Answer(dump(answer), list(numbers([output["data"] for output in outputs])))
-
-    def _from_arrays(self, arrays: dict[str, Any]) -> Any:
-        pd: Any = importlib.import_module("pandas")
-        if self.schema is not None and self.schema.is_tensor_spec():
-            return arrays if self.schema.has_input_names() else next(iter(arrays.values()))
-        first = next(iter(arrays.values()))
-        if len(arrays) == 1 and first.ndim == 2 and first.shape[1] > 1:
-            names = self.schema.input_names() if self.schema is not None and self.schema.has_input_names() else None
-            if names is not None and len(names) != first.shape[1]:
-                raise RequestRefused(
-                    400,
-                    "BAD_REQUEST",
-                    f"the input has {first.shape[1]} columns, the signature has {len(names)}",
-                )
-            return pd.DataFrame(first, columns=names)
-        if len({array.shape[0] for array in arrays.values()}) > 1:
-            raise RequestRefused(400, "BAD_REQUEST", "the inputs have different numbers of rows")
-        return pd.DataFrame({name: array.reshape(array.shape[0]) for name, array in arrays.items()})
+            raise model_failed(error, question.payload) from error

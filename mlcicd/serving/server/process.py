@@ -20,6 +20,7 @@ from .options import Options, parse_options
 
 EXIT_LOAD_FAILED = 3
 EXIT_ADDRESS_IN_USE = 4
+EXIT_NO_TOKEN = 5
 
 log = logging.getLogger("mlcicd.server")
 
@@ -43,7 +44,7 @@ def announce(run_file: Path, port: int) -> None:
     temporary.replace(run_file)
 
 
-async def serve(options: Options) -> int:
+async def serve(options: Options, token: str) -> int:
     """Binds, answers liveness while the model loads, serves until SIGTERM or SIGINT, drains. The exit
     status."""
     import uvicorn
@@ -53,7 +54,7 @@ async def serve(options: Options) -> int:
     except OSError as error:
         log.error("can not listen on %s port %d: %s", options.host, options.port, error.strerror)
         return EXIT_ADDRESS_IN_USE
-    application = Application(options)
+    application = Application(options, token)
     config = uvicorn.Config(
         application,
         lifespan="off",
@@ -91,6 +92,7 @@ async def serve(options: Options) -> int:
         status = EXIT_LOAD_FAILED
         server.should_exit = True
     await serving
+    application.close()
     return status
 
 
@@ -109,7 +111,12 @@ def main() -> None:
     options = parse_options(sys.argv[1:])
     # `kill -USR1` prints where every thread is: what a model that does not get ready waits for.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    status = asyncio.run(serve(options))
+    # Taken out of the environment, so that the model's code and its children do not have it.
+    token = os.environ.pop(options.token_env, "") if options.token_env else ""
+    if options.token_env and not token:
+        log.error("the environment variable %s, which is to hold the token, is empty", options.token_env)
+        sys.exit(EXIT_NO_TOKEN)
+    status = asyncio.run(serve(options, token))
     sys.stdout.flush()
     sys.stderr.flush()
     # A model's own threads must not keep a drained server alive.
