@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import ConfigError, InputError, MlcicdError, ServiceError
@@ -53,6 +54,12 @@ class LocalTarget:
         sticky_header: requests with the same value of this header get the same version while a canary's
             share grows.
         sticky_cookie: the same by the value of a cookie that the application sets, such as its session's.
+        max_pending: requests that wait or run in one server; those beyond are refused with 503.
+        batching: whether requests that wait together are predicted together: `on`, `off`, or `auto`, for
+            flavours of models whose rows are known to be independent.
+        inference_log: `sample`, `redact`, `max_mb`, `keep` of a log of requests and answers in `logs/`; None
+            writes none.
+        token_env: the environment variable with the token that callers must send.
 
     Raises:
         ConfigError: one of the numbers makes no sense.
@@ -73,6 +80,10 @@ class LocalTarget:
         request_timeout_s: float = 30.0,
         sticky_header: str = "",
         sticky_cookie: str = "",
+        max_pending: int = 256,
+        batching: str = "auto",
+        inference_log: Mapping[str, Any] | None = None,
+        token_env: str = "",
     ) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"not a port: {port}")
@@ -80,7 +91,18 @@ class LocalTarget:
         self._folder = StateFolder(Path(state_dir).absolute())
         self._port = port
         self._host = host
-        self._settings = ServerSettings(replicas, threads, ready_timeout_s, drain_s, max_body_bytes, request_timeout_s)
+        self._settings = ServerSettings(
+            replicas,
+            threads,
+            ready_timeout_s,
+            drain_s,
+            max_body_bytes,
+            request_timeout_s,
+            max_pending,
+            batching,
+            inference_log,
+            token_env,
+        )
         self._servers = Servers(self._folder, self._settings)
         self._router = LocalRouter(self._folder)
         self._sticky = {"sticky_header": sticky_header, "sticky_cookie": sticky_cookie}
