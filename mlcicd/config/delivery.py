@@ -26,6 +26,17 @@ class Environment(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="The target's own options.")
 
 
+class InferenceLog(Section):
+    """What the model server writes down of requests and their answers, for labels to be joined to later."""
+
+    sample: float = Field(1.0, ge=0, le=1, description="The part of the requests that is written.")
+    redact: list[str] = Field(
+        default_factory=list, description="Columns of inputs and answers that never reach the disk."
+    )
+    max_mb: float = Field(100.0, gt=0, description="Size in MB at which a file is put aside.")
+    keep: int = Field(5, ge=0, le=1000, description="How many files are kept beside the current one of each server.")
+
+
 class Deploy(Section):
     """Where versions go, and who lets them into production."""
 
@@ -34,4 +45,10 @@ class Deploy(Section):
     )
     environments: dict[Alias, Environment] = Field(
         default_factory=lambda: {"production": Environment()}, description="The places, in order of promotion."
+    )
+    inference_log: InferenceLog | None = Field(None, description="Write requests and answers down; off when absent.")
+    token_env: str = Field(
+        "",
+        pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
+        description="Environment variable with the token that callers must send; everybody is let in when empty.",
     )

@@ -98,6 +98,7 @@ def replay(
     loopback_only: bool = True,
     path: str = "/invocations",
     timeout_s: float = 30.0,
+    token: str = "",
 ) -> ReplayResult:
     """Sends the bodies in turn, again from the first after the last, until the time or the count is reached.
 
@@ -113,6 +114,7 @@ def replay(
         stop: ends it early when set.
         loopback_only: refuse any host that is not this machine.
         timeout_s: the longest one answer is waited for.
+        token: sent with each, if there is one.
 
     Raises:
         ConfigError: a limit is exceeded, or the host is not this machine.
@@ -130,7 +132,8 @@ def replay(
     if not bodies:
         raise InputError("there are no requests to replay", where=url)
     schedule = _Schedule(rate_per_s, duration_s, count, stop or threading.Event())
-    worker = _Worker(host, port, path, list(bodies), timeout_s, schedule)
+    headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
+    worker = _Worker(host, port, path, list(bodies), timeout_s, schedule, headers)
     results = [ReplayResult() for _ in range(concurrency)]
     threads = [threading.Thread(target=worker.run, args=(result,), daemon=True) for result in results]
     started = time.monotonic()
@@ -180,6 +183,7 @@ class _Worker:
     bodies: list[bytes]
     timeout_s: float
     schedule: _Schedule
+    headers: dict[str, str]
 
     def run(self, result: ReplayResult) -> None:
         connection = _Connection(self.host, self.port, timeout=self.timeout_s)
@@ -192,7 +196,7 @@ class _Worker:
     def _send(self, connection: http.client.HTTPConnection, body: bytes, result: ReplayResult) -> None:
         started = time.perf_counter()
         try:
-            connection.request("POST", self.path, body=body, headers={"content-type": "application/json"})
+            connection.request("POST", self.path, body=body, headers=self.headers)
             response = connection.getresponse()
             response.read()
         except (OSError, http.client.HTTPException) as error:

@@ -82,7 +82,7 @@ def _parse(line: str, where: str, number: int) -> SmokeRequest:
     return SmokeRequest(str(name), body, expect)
 
 
-def run_smoke(url: str, requests: Sequence[SmokeRequest], *, timeout_s: float = 30.0) -> list[Check]:
+def run_smoke(url: str, requests: Sequence[SmokeRequest], *, timeout_s: float = 30.0, token: str = "") -> list[Check]:
     """Sends each request once to `url`/invocations; one check a request.
 
     No request at all gives one inconclusive check: nothing was tested.
@@ -91,6 +91,7 @@ def run_smoke(url: str, requests: Sequence[SmokeRequest], *, timeout_s: float = 
         url: the root of the server of the version under test.
         requests: golden requests.
         timeout_s: the longest one answer is waited for.
+        token: sent with each, if there is one.
     """
     from requests import Session
 
@@ -99,6 +100,8 @@ def run_smoke(url: str, requests: Sequence[SmokeRequest], *, timeout_s: float = 
     with Session() as session:
         # A proxy of the environment has no business between us and the server under test.
         session.trust_env = False
+        if token:
+            session.headers["authorization"] = f"Bearer {token}"
         return [_check(session, url, request, timeout_s) for request in requests]
 
 

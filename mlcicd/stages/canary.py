@@ -40,7 +40,7 @@ from mlcicd.stages.canary_shadow import shadow
 from mlcicd.stages.canary_sources import cohorts_of, router_counts_them, source_of, teller
 from mlcicd.stages.common import prepare_data, registry_of
 from mlcicd.stages.lineage import recovered
-from mlcicd.stages.places import Place, place
+from mlcicd.stages.places import Place, place, token
 from mlcicd.stages.record import Record, stage
 from mlcicd.targets.base import Attended, TargetStatus
 from mlcicd.targets.failures import Explaining
@@ -376,12 +376,10 @@ def _traffic(record: Record, settings: Canary, url: str, *, first: int = 0) -> I
     first %= len(recorded)
     bodies = [*recorded[first:], *recorded[:first]]
     stop = Event()
-    limit = seconds(settings.max_duration) + 60
+    limit, rate, secret = seconds(settings.max_duration) + 60, settings.traffic.rate, token(record.project)
     counts: list[Any] = []
     thread = Thread(
-        target=lambda: counts.append(
-            replay(url, bodies, rate_per_s=settings.traffic.rate, duration_s=limit, stop=stop)  # type: ignore[union-attr]
-        ),
+        target=lambda: counts.append(replay(url, bodies, rate_per_s=rate, duration_s=limit, stop=stop, token=secret)),
         daemon=True,
     )
     record.progress.step(f"replaying {len(bodies):,} recorded requests at {settings.traffic.rate:g} a second")

@@ -11,7 +11,7 @@ from mlcicd.serving.smoke import SmokeRequest, read_smoke, run_smoke
 from mlcicd.stages.common import prepare_data, version_evidence
 from mlcicd.stages.git_tags import tag_promotion
 from mlcicd.stages.lineage import origin_of, recovered
-from mlcicd.stages.places import Place, fetched, place, version_to_deploy
+from mlcicd.stages.places import Place, fetched, place, token, version_to_deploy
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.supply import admitted
 from mlcicd.stages.supply_evidence import signature_checks
@@ -161,7 +161,7 @@ def _smoke(record: Record, where: Place, url: str, requests: list[SmokeRequest] 
             )
         ]
     record.progress.step(f"smoke test: {where.settings.smoke}")
-    return run_smoke(url, requests)
+    return run_smoke(url, requests, token=token(record.project))
 
 
 def _switch(record: Record, registry: Registry, where: Place, version: RegisteredVersion, *, live: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcicd.config import FILE_NAME, Project, seconds
-from mlcicd.config.delivery import Environment
+from mlcicd.config.delivery import Deploy, Environment
 from mlcicd.core.digests import digest_bytes
 from mlcicd.core.errors import ConfigError, InputError, redact
 from mlcicd.registry import RegisteredVersion, Registry
@@ -50,7 +50,11 @@ def place(project: Project, name: str) -> Place:
     make: Callable[..., Any] = load_target(settings.target)
     state = state_folder(project, name)
     try:
-        options = {"ready_timeout_s": seconds(settings.ready_timeout), **settings.options}
+        options = {
+            "ready_timeout_s": seconds(settings.ready_timeout),
+            **_server_options(project.config.deploy),
+            **settings.options,
+        }
         target = make(name, state, port=settings.port, **options)
     except TypeError as error:
         raise ConfigError(
@@ -59,6 +63,35 @@ def place(project: Project, name: str) -> Place:
             line=project.document.line(("deploy", "environments", name, "options")),
         ) from error
     return Place(name, settings, target, production=name == last)
+
+
+def _server_options(deploy: Deploy) -> dict[str, Any]:
+    """What is asked of every environment's servers. Nothing when nothing is: a target need not know of it."""
+    options: dict[str, Any] = {}
+    if deploy.inference_log is not None:
+        options["inference_log"] = deploy.inference_log.model_dump()
+    if deploy.token_env:
+        options["token_env"] = deploy.token_env
+    return options
+
+
+def token(project: Project) -> str:
+    """What requests to the project's servers must carry; empty when they ask for none.
+
+    Raises:
+        ConfigError: `deploy.token_env` names a variable that is not set.
+    """
+    name = project.config.deploy.token_env
+    value = project.environ.get(name, "") if name else ""
+    if name and not value:
+        raise ConfigError(
+            f"the environment variable {name} is not set",
+            file=FILE_NAME,
+            line=project.document.line(("deploy", "token_env")),
+            why="It holds the token that requests to the model server must carry.",
+            remedy="set it, in CI from a secret",
+        )
+    return value
 
 
 def state_folder(project: Project, environment: str) -> Path:

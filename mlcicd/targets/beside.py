@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,14 +34,20 @@ class Beside:
         return [process for process, path in processes.with_argument(self._run).items() if path == self.marker]
 
     def start(self, told: Mapping[str, Any]) -> None:
-        """Writes what the process is told, and starts it if it does not run. Called under the folder's lock."""
+        """Writes what the process is told, and starts it if it does not run. Called under the folder's lock.
+
+        Args:
+            told: with `target`, the arguments of :class:`~mlcicd.targets.local.LocalTarget`. The variable that its
+                `token_env` names is the one secret of ours that the process gets: servers it starts ask for it.
+        """
         write_atomic(self.marker, json.dumps(told), mode=0o600)
         if not self.running():
             # -I: what lies in the caller's folder or PYTHONPATH must not become part of it.
             code = f"import sys; sys.path.append({str(Path(__file__).resolve().parents[2])!r})\n"
             code += f"from {self._module} import main; main()"
             argv = [sys.executable, "-I", "-c", code, str(self.marker)]
-            processes.spawn(argv, env=processes.plain_environment(), log=self._log)
+            token = {name: os.environ[name] for name in (told["target"]["token_env"],) if name in os.environ}
+            processes.spawn(argv, env={**processes.plain_environment(), **token}, log=self._log)
 
     def stop(self) -> None:
         """Ends it, unless it is that process itself that asks."""

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from mlcicd.core.errors import redact
 
-# As mlcicd.serving.server logs it: the exception's type and places. Its text may quote a request and is not logged.
+# As the model server logs it: the exception's type and places. Its text may quote a request and is not logged.
 _RAISED = re.compile(r"^\S+ \S+ ERROR mlcicd\.server: (the model raised .+)$", re.MULTILINE)
 _READ_BYTES = 256 << 10
 _LONGEST = 200

@@ -58,6 +58,12 @@ class LocalTarget:
             share grows.
         sticky_cookie: the same by the value of a cookie that the application sets, such as its session's.
         supervise: keep a process beside the router that starts again what has died.
+        max_pending: requests that wait or run in one server; those beyond are refused with 503.
+        batching: whether requests that wait together are predicted together: `on`, `off`, or `auto`, for
+            flavours of models whose rows are known to be independent.
+        inference_log: `sample`, `redact`, `max_mb`, `keep` of a log of requests and answers in `logs/`; None
+            writes none.
+        token_env: the environment variable with the token that callers must send.
 
     Raises:
         ConfigError: one of the numbers makes no sense.
@@ -79,6 +85,10 @@ class LocalTarget:
         sticky_header: str = "",
         sticky_cookie: str = "",
         supervise: bool = True,
+        max_pending: int = 256,
+        batching: str = "auto",
+        inference_log: Mapping[str, Any] | None = None,
+        token_env: str = "",
     ) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"not a port: {port}")
@@ -86,7 +96,18 @@ class LocalTarget:
         self._folder = StateFolder(Path(state_dir).absolute())
         self._port = port
         self._host = host
-        self._settings = ServerSettings(replicas, threads, ready_timeout_s, drain_s, max_body_bytes, request_timeout_s)
+        self._settings = ServerSettings(
+            replicas,
+            threads,
+            ready_timeout_s,
+            drain_s,
+            max_body_bytes,
+            request_timeout_s,
+            max_pending,
+            batching,
+            inference_log,
+            token_env,
+        )
         self._servers = Servers(self._folder, self._settings)
         self._router = LocalRouter(self._folder)
         self._sticky = {"sticky_header": sticky_header, "sticky_cookie": sticky_cookie}

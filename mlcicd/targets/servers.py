@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import os
 import re
 import socket
 import time
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,19 @@ class ServerSettings:
     drain_s: float = 30.0
     max_body_bytes: int = 16 << 20
     request_timeout_s: float = 30.0
+    max_pending: int = 256
+    batching: str = "auto"
+    inference_log: Mapping[str, Any] | None = None
+    token_env: str = ""
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not (math.isfinite(value) and value > 0):
+        if self.batching not in ("auto", "on", "off"):
+            raise ConfigError(f"batching must be auto, on or off, not {self.batching!r}")
+        unknown = set(self.inference_log or ()) - {"sample", "redact", "max_mb", "keep"}
+        if unknown:
+            raise ConfigError(f"inference_log does not know {', '.join(sorted(unknown))}")
+        for name, value in vars(self).items():
+            if isinstance(value, int | float) and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} must be a number above 0, not {value}")
 
 
@@ -184,7 +194,7 @@ class Servers:
         port = int(before["port"]) if before and _is_free(int(before["port"])) else 0
         log_start = log.stat().st_size if log.exists() else 0
         settings, deployed = self._settings, slot.deployed
-        script = Path(__file__).resolve().parent.parent / "serving" / "server.py"
+        script = Path(__file__).resolve().parent.parent / "serving" / "server"
         options = {
             "--model": self.model_path(deployed),
             "--name": deployed.name,
@@ -194,11 +204,29 @@ class Servers:
             "--threads": settings.threads,
             "--max-body-bytes": settings.max_body_bytes,
             "--timeout-s": settings.request_timeout_s,
+            "--max-pending": settings.max_pending,
+            "--batching": settings.batching,
         }
         argv = [deployed.python, str(script), *(str(part) for option in options.items() for part in option)]
-        process = processes.spawn(argv, env={**_ONE_THREAD, **processes.plain_environment()}, log=log)
+        argv += self._log_arguments(slot)
+        env = {**_ONE_THREAD, **processes.plain_environment()}
+        if settings.token_env:
+            argv += ["--token-env", settings.token_env]
+            env[settings.token_env] = _token(settings.token_env)
+        process = processes.spawn(argv, env=env, log=log)
         self._write_record(slot, process)
         return _Started(process, log, log_start)
+
+    def _log_arguments(self, slot: Slot) -> list[str]:
+        wanted = self._settings.inference_log
+        if wanted is None:
+            return []
+        redacted = [f"--log-redact={column}" for column in wanted.get("redact", ())]
+        numbers = {
+            f"--log-{key.replace('_', '-')}": wanted[key] for key in ("sample", "max_mb", "keep") if key in wanted
+        }
+        file = self._folder.logs / f"inference-{slot.key.removeprefix('server-')}.jsonl"
+        return ["--inference-log", str(file), *redacted, *(f"{key}={value}" for key, value in numbers.items())]
 
     def _write_record(self, slot: Slot, process: Process) -> None:
         record = {"pid": process.pid, "started": process.started}
@@ -238,6 +266,17 @@ def _ended(slot: Slot, started: _Started) -> CommandFailed:
         why=processes.log_tail(started.log, since=started.log_start),
         remedy="load the model with mlflow.pyfunc.load_model in the same environment to see the error",
     )
+
+
+def _token(variable: str) -> str:
+    value = os.environ.get(variable, "")
+    if not value:
+        raise ServiceError(
+            f"the environment variable {variable} is not set",
+            why="It holds the token that the model server asks of its callers.",
+            remedy="set it, in CI from a secret",
+        )
+    return value
 
 
 def _read(path: Path) -> dict[str, Any] | None:

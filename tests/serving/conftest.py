@@ -14,7 +14,7 @@ import pytest
 import requests
 
 HERE = Path(__file__).parent
-SERVER = HERE.parent.parent / "mlcicd" / "serving" / "server.py"
+SERVER = HERE.parent.parent / "mlcicd" / "serving" / "server"
 
 
 @dataclass

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, Schema
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression
 
 # Answers the sum of its columns, and misbehaves on request: `x` says how.
@@ -62,6 +63,45 @@ def sklearn_model(folder: Path) -> None:
     np.savetxt(folder / "sklearn-golden.csv", np.column_stack([features, model.predict(features)])[:20])
 
 
+# Says what it was given.
+TYPES = """
+import mlflow.pyfunc, pandas as pd
+from mlflow.models import set_model
+
+class Types(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        types = " ".join(str(model_input[column].dtype) for column in model_input)
+        words = [str(w) for w in model_input["word"]] if "word" in model_input else ["-"] * len(model_input)
+        return pd.DataFrame({"types": [types] * len(model_input), "word": words, "whole": model_input["whole"]})
+
+set_model(Types())
+"""
+
+
+def typed_model(folder: Path) -> None:
+    script = folder / "types.py"
+    script.write_text(TYPES)
+    columns = [("double", "real"), ("float", "single"), ("integer", "whole"), ("long", "big"), ("boolean", "flag")]
+    specs = [ColSpec(kind, name) for kind, name in columns]
+    signature = ModelSignature(Schema([*specs, ColSpec("string", "word", required=False)]))
+    mlflow.pyfunc.save_model(
+        folder / "types", python_model=str(script), signature=signature, pip_requirements=["pandas"]
+    )
+
+
+def tree_model(folder: Path) -> None:
+    rng = np.random.default_rng(8)
+    features = pd.DataFrame(rng.normal(size=(300, 3)), columns=["a", "b", "c"])
+    model = HistGradientBoostingRegressor(max_iter=5).fit(features, features["a"] * features["b"])
+    mlflow.sklearn.save_model(
+        model,
+        folder / "tree",
+        signature=infer_signature(features, model.predict(features)),
+        serialization_format="cloudpickle",
+        pip_requirements=["scikit-learn"],
+    )
+
+
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     for number in (1, 2, 3):
@@ -69,3 +109,5 @@ if __name__ == "__main__":
     scripted(target, "broken", BROKEN)
     scripted(target, "slow-start", SCRIPT + "\ntime.sleep(600)\n")
     sklearn_model(target)
+    tree_model(target)
+    typed_model(target)
