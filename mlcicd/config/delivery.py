@@ -12,7 +12,9 @@ from mlcicd.config.base import Alias, Duration, Section
 class Environment(Section):
     """One place where the model runs."""
 
-    target: str = Field("local", description="Target plug-in that runs it.")
+    target: str = Field(
+        "local", description="Target plug-in that runs it: `local`, `kubernetes`, or one that is installed."
+    )
     strategy: Literal["direct", "canary"] = Field(
         "direct", description="Switch all traffic at once after the smoke test, or hand over to the canary."
     )
@@ -23,7 +25,9 @@ class Environment(Section):
         description="State folder of the local target; one outside of the project ($XDG_STATE_HOME/mlcicd) when empty.",
     )
     ready_timeout: Duration = Field("2m", description="How long a version may take to become ready.")
-    options: dict[str, Any] = Field(default_factory=dict, description="The target's own options.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="The target's own options, such as those of docs/kubernetes.md."
+    )
 
 
 class InferenceLog(Section):

@@ -37,7 +37,7 @@ from mlcicd.stages.canary_ground import (
 )
 from mlcicd.stages.canary_report import conclude, said
 from mlcicd.stages.canary_shadow import shadow
-from mlcicd.stages.canary_sources import cohorts_of, router_counts_them, source_of, teller
+from mlcicd.stages.canary_sources import cohorts_of, router_counts_them, source_of, target_counts_them, teller
 from mlcicd.stages.common import prepare_data, registry_of
 from mlcicd.stages.lineage import recovered
 from mlcicd.stages.places import Place, place, token
@@ -72,6 +72,7 @@ def canary(
     project = record.project
     router_counts_them(project)
     where = place(project, environment)
+    target_counts_them(project, where.target)
     registry = registry_of(project) if mode == "status" else recovered(record)
     status = where.target.status()
     record.outputs["champion-version"] = status.live or ""

@@ -84,6 +84,21 @@ def router_counts_them(project: Project) -> None:
             )
 
 
+def target_counts_them(project: Project, target: object) -> None:
+    """Refuses `source: router` where the target does not count the requests itself.
+
+    Raises:
+        ConfigError: it does not; the error names the line.
+    """
+    if project.config.canary.source == "router" and not getattr(target, "counts_requests", True):
+        raise ConfigError(
+            "this deployment target does not count requests: canary.source can not be `router`",
+            file=FILE_NAME,
+            line=project.document.line(("canary",)),
+            remedy="set `canary.source: prometheus`, and tell where it is",
+        )
+
+
 def cohorts_of(project: Project) -> Callable[[], Sequence[Cohort]]:
     """A function that reads the outcomes that are known by now; without any late metric it gives none.
 

@@ -215,6 +215,15 @@ def _stored_evaluation(registry: Registry, version: RegisteredVersion) -> tuple[
         return f"the evaluation stored with version {version.version} can not be read: {said}", None
 
 
+def peak_memory(registry: Registry, version: RegisteredVersion) -> float | None:
+    """Megabytes that a version took at most when it was evaluated, where a gate asked for that; else None."""
+    _, evaluation = _stored_evaluation(registry, version)
+    for check in evaluation.checks if evaluation is not None else []:
+        if check.name == "peak_memory_mb" and isinstance(check.observed, int | float):
+            return float(check.observed)
+    return None
+
+
 def untrusted_comparison(evaluation: Verdict, name: str) -> str:
     """Why an evaluation, as a comparison of models of one registered name, proves nothing; empty when it does."""
     for subject in evaluation.subjects:

@@ -11,7 +11,7 @@ from mlcicd.serving.smoke import SmokeRequest, read_smoke, run_smoke
 from mlcicd.stages.common import prepare_data, version_evidence
 from mlcicd.stages.git_tags import tag_promotion
 from mlcicd.stages.lineage import origin_of, recovered
-from mlcicd.stages.places import Place, fetched, place, token, version_to_deploy
+from mlcicd.stages.places import Place, fetched, place, planned, token, version_to_deploy
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.supply import admitted
 from mlcicd.stages.supply_evidence import signature_checks
@@ -57,6 +57,7 @@ def deploy(record: Record, *, environment: str = "", model_version: str = "", ap
             return Status.FAILED
     strategy = "canary" if where.settings.strategy == "canary" and live else "direct"
     record.outputs["strategy"] = strategy
+    _show(record, where, planned(record, registry, where, version))
     if record.dry_run:
         record.summary = f"dry run: would deploy version {version.version} to {where.name} ({strategy})"
         return Status.PASSED
@@ -80,6 +81,14 @@ def deploy(record: Record, *, environment: str = "", model_version: str = "", ap
     done = f"has the traffic of {where.name}" if strategy == "direct" else f"waits beside version {live}"
     record.summary = f"version {version.version} is up and {done}"
     return Status.PASSED
+
+
+def _show(record: Record, where: Place, changes: list[str]) -> None:
+    """Tells what will change before it does."""
+    if changes:
+        record.progress.step(f"what changes in {where.name}:")
+    for line in changes:
+        record.progress.output(line)
 
 
 def _taken_back(version: RegisteredVersion) -> list[Check]:

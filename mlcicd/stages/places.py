@@ -13,8 +13,9 @@ from mlcicd.config.delivery import Deploy, Environment
 from mlcicd.core.digests import digest_bytes
 from mlcicd.core.errors import ConfigError, InputError, redact
 from mlcicd.registry import RegisteredVersion, Registry
+from mlcicd.stages.common import peak_memory
 from mlcicd.stages.record import Record
-from mlcicd.targets.base import ModelVersion, Target, load_target
+from mlcicd.targets.base import ModelVersion, Planning, Target, load_target
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,18 @@ def place(project: Project, name: str) -> Place:
             remedy=f"choose from {', '.join(environments)}",
         )
     settings = environments[name]
-    make: Callable[..., Any] = load_target(settings.target)
+    plugin = load_target(settings.target)
+    # A target that asks for more of the project than a folder says so by this method.
+    make: Callable[..., Any] = getattr(plugin, "configured", plugin)
     state = state_folder(project, name)
+    more: dict[str, Any] = {}
+    if make is not plugin:
+        more = {"model": project.config.model.name, "root": project.root, "environ": project.environ}
     try:
         options = {
             "ready_timeout_s": seconds(settings.ready_timeout),
             **_server_options(project.config.deploy),
+            **more,
             **settings.options,
         }
         target = make(name, state, port=settings.port, **options)
@@ -142,4 +149,16 @@ def fetched(record: Record, registry: Registry, version: RegisteredVersion) -> M
         )
     cache = record.project.model_cache
     path = registry.fetch_model(version.run_id, cache, digest=version.digest)
-    return ModelVersion(version.name, version.version, path, version.digest, record.project.python)
+    return ModelVersion(
+        version.name, version.version, path, version.digest, record.project.python, peak_memory(registry, version)
+    )
+
+
+def planned(record: Record, registry: Registry, where: Place, version: RegisteredVersion) -> list[str]:
+    """What deploying would change, as lines of a diff, from targets that can tell; nothing is fetched or changed."""
+    if not isinstance(where.target, Planning):
+        return []
+    python, memory = record.project.python, peak_memory(registry, version)
+    return where.target.plan(
+        ModelVersion(version.name, version.version, Path(), version.digest, python, peak_memory_mb=memory)
+    )

@@ -17,6 +17,11 @@ from typing import Any, Protocol, runtime_checkable
 from mlcicd.core.errors import ConfigError, ServiceError
 
 ENTRY_POINT_GROUP = "mlcicd.targets"
+# Known without their metadata, so that a source checkout works as an installed package does.
+_BUILT_IN = {
+    "kubernetes": "mlcicd.targets.kubernetes:KubernetesTarget",
+    "local": "mlcicd.targets.local:LocalTarget",
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class ModelVersion:
         digest: :func:`mlcicd.core.digests.digest_tree` of `path`; the target refuses other bytes. Empty:
             not compared.
         python: the interpreter of the model's environment.
+        peak_memory_mb: the most memory it took when it was evaluated, in megabytes; None: not measured.
     """
 
     name: str
@@ -37,6 +43,7 @@ class ModelVersion:
     path: Path
     digest: str
     python: str
+    peak_memory_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,15 @@ class Mirroring(Protocol):
         :meth:`Target.counters`."""
 
 
+@runtime_checkable
+class Planning(Protocol):
+    """A target that can tell beforehand what a deployment will change."""
+
+    def plan(self, version: ModelVersion) -> list[str]:
+        """The changes of :meth:`Target.deploy` as lines of a diff; empty when there are none. Changes nothing, and
+        does not need the version's bytes."""
+
+
 def checked_share(share: float) -> float:
     """The share, if it is a finite number from 0 to 1.
 
@@ -178,7 +194,7 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 def target_names() -> list[str]:
     """The names of the targets that are installed."""
-    return sorted({"local", *_entry_points()})
+    return sorted({*_BUILT_IN, *_entry_points()})
 
 
 def load_target(name: str) -> type[Any]:
@@ -189,9 +205,8 @@ def load_target(name: str) -> type[Any]:
         ServiceError: its plug-in can not be imported.
     """
     point = _entry_points().get(name)
-    if point is None and name == "local":
-        # Known without its metadata, so that a source checkout works as an installed package does.
-        point = EntryPoint("local", "mlcicd.targets.local:LocalTarget", ENTRY_POINT_GROUP)
+    if point is None and name in _BUILT_IN:
+        point = EntryPoint(name, _BUILT_IN[name], ENTRY_POINT_GROUP)
     if point is None:
         raise ConfigError(
             f"there is no deployment target named {name!r}",

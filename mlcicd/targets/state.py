@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -42,7 +42,7 @@ class Desired(BaseModel):
     mirror: float | None = None
     rolled_back: bool = False
 
-    def having(self, **changes: object) -> Desired:
+    def having(self, **changes: object) -> Self:
         """A copy with changes, without the versions that no longer have a part to play. A mirror ends with its
         canary."""
         changed = self.model_copy(update=changes)
