@@ -15,6 +15,7 @@ _STAGES = {
     "register": "mlcicd.stages.register",
     "deploy": "mlcicd.stages.deploy",
     "canary": "mlcicd.stages.canary",
+    "predict": "mlcicd.stages.predict",
     "promote": "mlcicd.stages.promote",
     "rollback": "mlcicd.stages.rollback",
     "monitor": "mlcicd.stages.monitor",
