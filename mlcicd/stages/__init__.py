@@ -9,6 +9,7 @@ from typing import Any
 
 # Loaded on first use: a command that runs one stage does not pay for the others.
 _STAGES = {
+    "approve": "mlcicd.stages.approve",
     "validate_data": "mlcicd.stages.validate_data",
     "train": "mlcicd.stages.train",
     "evaluate": "mlcicd.stages.evaluate",
