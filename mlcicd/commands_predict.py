@@ -1,4 +1,4 @@
-"""`mlcicd predict`: a table scored with a registered model, beside the pipeline. It leaves a verdict."""
+"""`mlcicd predict` and `export`: what is done with a registered model beside the pipeline. Each leaves a verdict."""
 
 from __future__ import annotations
 
@@ -34,3 +34,30 @@ def predict(working_directory: Path, profile: str, dry_run: bool, as_json: bool,
         return stage, options
 
     conduct(chosen, Invocation("predict", working_directory, profile, dry_run=dry_run, as_json=as_json, debug=debug))
+
+
+@cli.command("export")
+@_FOLDER
+@_PROFILE
+@click.option("--output", required=True, help="File to write: NAME.onnx.")
+@click.option(
+    "--format", "format", default="onnx", show_default=True, type=click.Choice(["onnx"]), help="What to write."
+)
+@click.option("--quantize", is_flag=True, help="Weights as whole numbers of eight bits.")
+@click.option("--model-version", default="", help="Version in the registry; the one with --alias when empty.")
+@click.option("--alias", default="", help="Alias of the version; the champion's when empty.")
+@click.option("--dry-run", is_flag=True, help="Convert and measure, but write nothing.")
+@_JSON
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def export(
+    working_directory: Path, profile: str, dry_run: bool, as_json: bool, debug: bool, format: str, **options: Any
+) -> None:
+    """Write a registered model as ONNX, if it agrees with the original on the holdout and is small and fast enough."""
+    from mlcicd.conduct import Invocation, conduct
+
+    def chosen() -> tuple[Any, dict[str, Any]]:
+        from mlcicd.stages.export import export as stage
+
+        return stage, options
+
+    conduct(chosen, Invocation("export", working_directory, profile, dry_run=dry_run, as_json=as_json, debug=debug))

@@ -17,6 +17,7 @@ _STAGES = {
     "deploy": "mlcicd.stages.deploy",
     "canary": "mlcicd.stages.canary",
     "predict": "mlcicd.stages.predict",
+    "export": "mlcicd.stages.export",
     "promote": "mlcicd.stages.promote",
     "rollback": "mlcicd.stages.rollback",
     "monitor": "mlcicd.stages.monitor",
