@@ -351,6 +351,7 @@ def main() -> None:
 from mlcicd import commands as _commands  # noqa: E402, F401
 from mlcicd import commands_data as _commands_data  # noqa: E402, F401
 from mlcicd import commands_gates as _commands_gates  # noqa: E402, F401
+from mlcicd import commands_predict as _commands_predict  # noqa: E402, F401
 from mlcicd import commands_registry as _commands_registry  # noqa: E402, F401
 from mlcicd import commands_supply as _commands_supply  # noqa: E402, F401
 from mlcicd import commands_train as _commands_train  # noqa: E402, F401

@@ -1,9 +1,10 @@
-"""Commands over the model registry: promote, history, status."""
+"""Commands over the model registry: promote, approve, history, status."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,13 +49,34 @@ def promote(
     )
 
 
+@cli.command("approve")
+@_FOLDER
+@_PROFILE
+@click.option("--reason", required=True, help="Why: what was tried and seen; recorded in the registry.")
+@click.option("--environment", default="", help="Environment of deploy.environments; the last one when empty.")
+@click.option("--model-version", default="", help="Version to approve; the one with register.alias when empty.")
+@click.option("--revoke", is_flag=True, help="Take an approval back instead.")
+@click.option("--dry-run", is_flag=True, help="Report, but record nothing.")
+@_JSON
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def approve(working_directory: Path, profile: str, dry_run: bool, as_json: bool, debug: bool, **options: Any) -> None:
+    """Let a registered version into production, where deploy.mode is delivery; recorded with who, when and why."""
+    from mlcicd.conduct import Invocation, conduct
+    from mlcicd.stages.approve import approve as stage
+
+    conduct(
+        lambda: (stage, options),
+        Invocation("approve", working_directory, profile, dry_run=dry_run, as_json=as_json, debug=debug),
+    )
+
+
 @cli.command("history")
 @_FOLDER
 @_PROFILE
 @_JSON
 @plainly
 def history(working_directory: Path, profile: str, as_json: bool) -> None:
-    """Who promoted what, when, why, and on which evidence."""
+    """Who promoted and approved what, when, why, and on which evidence."""
     from mlcicd.config import load_project
     from mlcicd.stages.history import history as moves_of
     from mlcicd.stages.history import history_lines

@@ -9,6 +9,17 @@ from pydantic import Field
 from mlcicd.config.base import Alias, Duration, Section
 
 
+class Parity(Section):
+    """What the running server answers beside what the model answers where it was evaluated."""
+
+    rows: int = Field(
+        50, ge=0, le=10_000, description="Rows of the holdout that both are asked; 0 leaves the comparison out."
+    )
+    tolerance: float = Field(
+        1e-6, ge=0, description="Largest difference between two numbers; of numbers above 1, relative to them."
+    )
+
+
 class Environment(Section):
     """One place where the model runs."""
 
@@ -19,6 +30,11 @@ class Environment(Section):
         "direct", description="Switch all traffic at once after the smoke test, or hand over to the canary."
     )
     smoke: str = Field("", description="JSON-lines file of golden requests; all must be answered as expected.")
+    parity: Parity = Field(
+        default_factory=Parity,
+        description="Compares the server with the model where it was evaluated. Unless it is given, only where the "
+        "holdout is at hand.",
+    )
     port: int = Field(0, ge=0, le=65535, description="Port of the endpoint; 0 lets the system choose once.")
     state: str = Field(
         "",

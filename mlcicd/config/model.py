@@ -15,6 +15,7 @@ from mlcicd.config.canary import Canary
 from mlcicd.config.data import Data, Monitor
 from mlcicd.config.delivery import Deploy
 from mlcicd.config.evaluation import Evaluate
+from mlcicd.config.export import Export
 from mlcicd.config.registration import Register
 from mlcicd.config.supply_chain import SupplyChain
 from mlcicd.config.training import Train
@@ -72,6 +73,7 @@ class Config(Section):
     register_: Register = Field(default_factory=Register, alias="register")
     deploy: Deploy = Field(default_factory=Deploy)
     canary: Canary = Field(default_factory=Canary)
+    export: Export = Field(default_factory=Export)
     monitor: Monitor = Field(default_factory=Monitor)
     supply_chain: SupplyChain = Field(default_factory=SupplyChain)
     profiles: dict[str, dict[str, Any]] = Field(

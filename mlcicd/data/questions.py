@@ -12,7 +12,7 @@ from mlcicd.data.source import Source, literal, quote, reading
 
 
 @contextmanager
-def questions(source: Source, target: str, folder: Path) -> Iterator[Path]:
+def questions(source: Source, target: str, folder: Path, *, most: int | None = None) -> Iterator[Path]:
     """A file with the source's rows in the source's own order, without the target; it is gone after the block.
 
     A model is a program: given the file with the answers, it could read them. And where a table is several files, two
@@ -20,6 +20,7 @@ def questions(source: Source, target: str, folder: Path) -> Iterator[Path]:
 
     Args:
         folder: where the file is made; Parquet stays Parquet, everything else becomes CSV.
+        most: only so many rows, evenly spread over the source; None for all.
 
     Raises:
         InputError: the source can not be read, or has no column but the target.
@@ -42,5 +43,11 @@ def questions(source: Source, target: str, folder: Path) -> Iterator[Path]:
                 connection.register("data", source.relation.to_arrow_table())
             else:
                 connection.execute(f"CREATE TEMP VIEW data AS SELECT * FROM {source.scan()}")  # noqa: S608  (quoted)
-            connection.execute(f"COPY (SELECT {selected} FROM data) TO {literal(str(path))} ({how})")  # noqa: S608
+            chosen = "data"
+            if most is not None:
+                every = "greatest(1, (SELECT count(*) FROM data) // $most)"
+                numbered = "(SELECT *, row_number() OVER () - 1 AS __mlcicd_row FROM data)"
+                chosen = f"{numbered} WHERE __mlcicd_row % {every} = 0 ORDER BY __mlcicd_row LIMIT $most"
+                chosen = chosen.replace("$most", str(int(most)))
+            connection.execute(f"COPY (SELECT {selected} FROM {chosen}) TO {literal(str(path))} ({how})")  # noqa: S608
         yield path

@@ -67,7 +67,7 @@ def score(
         CommandFailed: the model could not be loaded, or failed while it predicted.
         InputError: the data can not be scored with this model (columns missing, unknown format).
     """
-    found = _model_file(model)
+    found = model_file(model)
     # A function may ask anything, a service even: what it answered once says nothing about now.
     keep = found.kind != "callable"
     key = _key(model_digest, data_digest, target, ignore, python)
@@ -86,19 +86,19 @@ def score(
         done = run_child(
             command,
             cwd=cwd,
-            env=user_environment(_without_registry(environ), python, {"PYTHONDONTWRITEBYTECODE": "1"}),
+            env=user_environment(without_registry(environ), python, {"PYTHONDONTWRITEBYTECODE": "1"}),
             timeout=timeout,
             what=f"scoring the {what}",
             progress=progress,
         )
         if done.returncode != 0 or not out.is_file():
-            raise _failure(what, found, done.returncode, done.tail)
-        scored = _read(out, figures)
+            raise failure(what, found, done.returncode, done.tail)
+        scored = read_scored(out, figures)
     prediction_cache.write(cache, key, scored.answer, scored.figures, secret)
     return scored
 
 
-def _model_file(model: Path) -> ModelFile:
+def model_file(model: Path) -> ModelFile:
     """The model that is meant; `module:function` is the last part of a path that does not exist."""
     if is_callable_name(model.name) and not model.exists():
         return ModelFile("callable", model)
@@ -112,21 +112,27 @@ def _named(model: ModelFile) -> str:
 def _key(model_digest: str, data_digest: str, target: str, ignore: Sequence[str], python: str) -> str:
     """What predictions depend on: model, rows, columns, our runner, and the packages of the user's interpreter."""
     runner = [digest_file(file) for file in (RUNNER, LOADERS)]
-    named = [model_digest, data_digest, target, sorted(ignore), runner, _packages(python)]
+    named = [model_digest, data_digest, target, sorted(ignore), runner, packages_beside(python)]
     return digest_json(named).replace(":", "-")
 
 
-def _packages(python: str) -> list[str]:
+def packages_beside(python: str) -> list[str]:
     """Names and versions of what is installed beside an interpreter, as its folders say; none where it has no own."""
     prefix = Path(python).parent.parent
     return sorted(found.name for found in prefix.glob("lib/python*/site-packages/*.dist-info"))
 
 
-def _without_registry(environ: Mapping[str, str]) -> dict[str, str]:
+def without_registry(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a model's process: without what gives access to the registry."""
     return {key: value for key, value in environ.items() if not key.startswith("MLFLOW_TRACKING_")}
 
 
-def _read(out: Path, figures: Path) -> Scored:
+def read_scored(out: Path, figures: Path) -> Scored:
+    """What the runner has written.
+
+    Raises:
+        CommandFailed: it can not be read.
+    """
     try:
         with np.load(out, allow_pickle=False) as arrays:
             answer = arrays["answer"]
@@ -135,7 +141,8 @@ def _read(out: Path, figures: Path) -> Scored:
         raise CommandFailed("the model's process ended well, and left no predictions", why=str(error)) from error
 
 
-def _failure(what: str, model: ModelFile, returncode: int, tail: Sequence[str]) -> CommandFailed | InputError:
+def failure(what: str, model: ModelFile, returncode: int, tail: Sequence[str]) -> CommandFailed | InputError:
+    """The error that a runner's end is, by its exit code and last lines."""
     said = next((line.removeprefix("score: ") for line in reversed(tail) if line.startswith("score: ")), "")
     if said and returncode == 4:
         return InputError(said, where=f"the {what}", remedy="see the training code, or data.ignore in mlcicd.yaml")

@@ -9,12 +9,15 @@ from typing import Any
 
 # Loaded on first use: a command that runs one stage does not pay for the others.
 _STAGES = {
+    "approve": "mlcicd.stages.approve",
     "validate_data": "mlcicd.stages.validate_data",
     "train": "mlcicd.stages.train",
     "evaluate": "mlcicd.stages.evaluate",
     "register": "mlcicd.stages.register",
     "deploy": "mlcicd.stages.deploy",
     "canary": "mlcicd.stages.canary",
+    "predict": "mlcicd.stages.predict",
+    "export": "mlcicd.stages.export",
     "promote": "mlcicd.stages.promote",
     "rollback": "mlcicd.stages.rollback",
     "monitor": "mlcicd.stages.monitor",

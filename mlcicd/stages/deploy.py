@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mlcicd.ci.approvals import approvers
 from mlcicd.core.errors import MlcicdError
 from mlcicd.core.verdict import Check, CheckStatus, Severity, Status, conclude, now
 from mlcicd.registry import RegisteredVersion, Registry, promote
+from mlcicd.registry.approvals import standing_approval
 from mlcicd.registry.tracking import TAG
 from mlcicd.serving.smoke import SmokeRequest, read_smoke, run_smoke
 from mlcicd.stages.common import prepare_data, version_evidence
+from mlcicd.stages.deploy_parity import parity
 from mlcicd.stages.git_tags import tag_promotion
 from mlcicd.stages.lineage import origin_of, recovered
 from mlcicd.stages.places import Place, fetched, place, planned, token, version_to_deploy
@@ -36,7 +40,7 @@ def deploy(record: Record, *, environment: str = "", model_version: str = "", ap
     record.checks += [version_evidence(project, registry, version), *_taken_back(version)]
     record.checks += signature_checks(project, registry, version)
     if where.production and project.config.deploy.mode == "delivery":
-        record.checks.append(_approval(record, where, approved_by))
+        record.checks.append(_approval(record, where, version, approved_by))
     if conclude(record.checks) is Status.FAILED:
         return Status.FAILED
     smoke = _smoke_requests(record, where)
@@ -63,16 +67,19 @@ def deploy(record: Record, *, environment: str = "", model_version: str = "", ap
         return Status.PASSED
     if champion is not None:
         _restore(record, registry, where, champion)
-    own_url = _bring_up(record, registry, where, version)
+    own_url, model = _bring_up(record, registry, where, version)
     try:
         record.checks += _smoke(record, where, own_url, smoke)
+        if conclude(record.checks) is not Status.FAILED:
+            record.checks.append(parity(record, where, own_url, model))
     except BaseException:
         # Untested, it must not stay as a canary that somebody gives traffic to.
         where.target.abort()
         raise
     if conclude(record.checks) is Status.FAILED:
         where.target.abort()
-        record.summary = f"version {version.version} failed its smoke test in {where.name} and was taken away"
+        what = "its smoke test" if record.checks[-1].name != "parity" else "the comparison with the evaluated model"
+        record.summary = f"version {version.version} failed {what} in {where.name} and was taken away"
         return Status.FAILED
     if strategy == "direct":
         _switch(record, registry, where, version, live=live)
@@ -107,18 +114,25 @@ def _taken_back(version: RegisteredVersion) -> list[Check]:
     ]
 
 
-def _approval(record: Record, where: Place, approved_by: str) -> Check:
-    """Whether a person approved: by name on the command line, or as a reviewer of the GitHub environment."""
-    who = approved_by or ", ".join(approvers(record.project.environ, where.name))
+def _approval(record: Record, where: Place, version: RegisteredVersion, approved_by: str) -> Check:
+    """Whether a person approved: recorded by `mlcicd approve`, by name on the command line, or as a reviewer of the
+    GitHub environment."""
+    recorded, missing = standing_approval(version, where.name)
+    if recorded is not None:
+        who, details = f"{recorded.who or 'nobody known'}: {recorded.reason}", vars(recorded)
+    else:
+        who, details = approved_by or ", ".join(approvers(record.project.environ, where.name)), {}
     if who:
-        return Check(name="approval", status=CheckStatus.PASSED, observed=who, required="a person's approval")
+        return Check(
+            name="approval", status=CheckStatus.PASSED, observed=who, required="a person's approval", details=details
+        )
     return Check(
         name="approval",
         status=CheckStatus.FAILED,
         required="a person's approval",
-        reason=f"deploy.mode is delivery: a person must approve {where.name}, and nobody has",
+        reason=f"deploy.mode is delivery: a person must approve {where.name}, and {missing}",
         remedy=f"give the GitHub environment {where.name!r} required reviewers (and the job `actions: read`); "
-        "elsewhere --approved-by NAME; or set deploy.mode: deployment",
+        "elsewhere `mlcicd approve --reason ...`, or --approved-by NAME; or set deploy.mode: deployment",
     )
 
 
@@ -151,12 +165,13 @@ def _smoke_requests(record: Record, where: Place) -> list[SmokeRequest] | None:
     return read_smoke(record.project.path(where.settings.smoke, ("deploy", "environments", where.name, "smoke")))
 
 
-def _bring_up(record: Record, registry: Registry, where: Place, version: RegisteredVersion) -> str:
+def _bring_up(record: Record, registry: Registry, where: Place, version: RegisteredVersion) -> tuple[str, Path]:
+    """Starts a version; gives the URL of its own server, and the model's verified bytes."""
     record.progress.step(f"starting version {version.version} in {where.name}")
     model = fetched(record, registry, version)
-    admitted(record, model.path, model.digest, f"version {version.version}")
+    verified = admitted(record, model.path, model.digest, f"version {version.version}")
     # A version that does not come up is taken away by the target itself; what runs already stays as it is.
-    return where.target.deploy(model)
+    return where.target.deploy(model), verified
 
 
 def _smoke(record: Record, where: Place, url: str, requests: list[SmokeRequest] | None) -> list[Check]:

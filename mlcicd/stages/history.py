@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlcicd.config import Project
+from mlcicd.registry.approvals import Approval, approvals_of
 from mlcicd.registry.journal import DONE, Entry, entries
 from mlcicd.registry.tracking import TAG
 from mlcicd.stages.common import registry_of
@@ -14,13 +15,23 @@ from mlcicd.stages.places import place
 
 
 def history(project: Project) -> list[dict[str, str]]:
-    """The moves of the champion, newest first: operation, versions, when, who, why, evidence, workflow run, outcome.
+    """The moves of the champion and the approvals, newest first: operation, versions, when, who, why, evidence,
+    workflow run, outcome.
 
     Raises:
         ServiceError: the registry does not answer.
     """
-    model = registry_of(project).model(project.config.model.name)
-    return [_move(entry) for entry in reversed(entries(model.tags if model else {}))]
+    registry, name = registry_of(project), project.config.model.name
+    model = registry.model(name)
+    if model is None:
+        return []
+    moves = [_move(entry) for entry in reversed(entries(model.tags))]
+    decisions = [(v.version, approval) for v in registry.versions(name) for approval in approvals_of(v.tags)]
+    for version, approval in sorted(decisions, key=lambda found: found[1].at):
+        # The journal's own order is that of the lock, whatever the clocks say: an approval is put between its moves.
+        after = next((i for i, move in enumerate(moves) if move["at"] <= approval.at), len(moves))
+        moves.insert(after, _decision(version, approval))
+    return moves
 
 
 def state(project: Project) -> dict[str, Any]:
@@ -51,7 +62,7 @@ def state(project: Project) -> dict[str, Any]:
         "model": name,
         "aliases": aliases,
         "unfinished": sum(not e.outcome for e in journal),
-        "environments": {name: _environment(project, name) for name in project.config.deploy.environments},
+        "environments": {name: environment_state(project, name) for name in project.config.deploy.environments},
     }
 
 
@@ -60,6 +71,8 @@ def history_lines(moves: list[dict[str, str]]) -> list[str]:
     lines = []
     for move in moves:
         what = f"version {move['from'] or 'none'} -> {move['to']}"
+        if move["environment"]:
+            what = f"version {move['to']} for {move['environment']}"
         who = f" by {move['who']}" if move["who"] else ""
         lines.append(f"{move['at']}  {move['operation']:8}  {what}  {move['outcome']}{who}")
         lines += [f"    {text}" for text in (move["reason"], move["run"], move["evidence"]) if text]
@@ -104,6 +117,25 @@ def _move(entry: Entry) -> dict[str, str]:
         "evidence": entry.evidence_digest,
         "outcome": entry.outcome or "unfinished",
         "token": str(entry.epoch),
+        "environment": "",
+    }
+
+
+def _decision(version: str, approval: Approval) -> dict[str, str]:
+    return {
+        "operation": approval.decision,
+        "from": "",
+        "to": version,
+        "previous": "",
+        "at": approval.at,
+        "who": approval.who,
+        "reason": approval.reason,
+        "run": approval.run,
+        "model": approval.model_digest,
+        "evidence": approval.evidence_digest,
+        "outcome": "done",
+        "token": "",
+        "environment": approval.environment,
     }
 
 
@@ -112,7 +144,14 @@ def _version(version: str, tags: Mapping[str, str]) -> dict[str, str]:
     return {"version": version, **{key: tags.get(f"{TAG}{key}", "") for key in known}}
 
 
-def _environment(project: Project, name: str) -> dict[str, Any]:
+def environment_state(project: Project, name: str) -> dict[str, Any]:
+    """What runs in an environment: `live`, `canary` and `previous` version (empty for none), `share` of the canary,
+    `healthy`, `url`.
+
+    Raises:
+        ConfigError: there is no such environment.
+        ServiceError: its target does not answer.
+    """
     now = place(project, name).target.status()
     return {
         "live": now.live or "",

@@ -35,18 +35,8 @@ def place(project: Project, name: str) -> Place:
         ConfigError: there is no such environment, or its target does not take the options it is given.
     """
     environments = project.config.deploy.environments
-    if not environments:
-        raise ConfigError("deploy.environments is empty", file=FILE_NAME, line=project.document.line(("deploy",)))
+    name = environment_name(project, name)
     last = list(environments)[-1]
-    name = name or last
-    if name not in environments:
-        close = difflib.get_close_matches(name, list(environments), n=1)
-        raise ConfigError(
-            f"there is no environment {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
-            file=FILE_NAME,
-            line=project.document.line(("deploy", "environments")),
-            remedy=f"choose from {', '.join(environments)}",
-        )
     settings = environments[name]
     plugin = load_target(settings.target)
     # A target that asks for more of the project than a folder says so by this method.
@@ -101,15 +91,41 @@ def token(project: Project) -> str:
     return value
 
 
+def environment_name(project: Project, name: str) -> str:
+    """The name, if there is such an environment; that of the last one when it is empty.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    environments = project.config.deploy.environments
+    if not environments:
+        raise ConfigError("deploy.environments is empty", file=FILE_NAME, line=project.document.line(("deploy",)))
+    name = name or list(environments)[-1]
+    if name not in environments:
+        close = difflib.get_close_matches(name, list(environments), n=1)
+        raise ConfigError(
+            f"there is no environment {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+            file=FILE_NAME,
+            line=project.document.line(("deploy", "environments")),
+            remedy=f"choose from {', '.join(environments)}",
+        )
+    return name
+
+
 def state_folder(project: Project, environment: str) -> Path:
     """Where an environment's state is kept: where the configuration says, else outside of the checkout, which CI cleans
     between two runs."""
     configured = project.config.deploy.environments[environment].state
     if configured:
         return project.root / configured
-    base = project.environ.get("XDG_STATE_HOME") or str(Path(project.environ.get("HOME", "~"), ".local", "state"))
     here = digest_bytes(_identity(project).encode()).rpartition(":")[2][:12]
-    return Path(base).expanduser() / "mlcicd" / f"{project.config.model.name}-{here}" / environment
+    return state_base(project) / f"{project.config.model.name}-{here}" / environment
+
+
+def state_base(project: Project) -> Path:
+    """The folder of the user's own, outside of any checkout: `$XDG_STATE_HOME/mlcicd`."""
+    base = project.environ.get("XDG_STATE_HOME") or str(Path(project.environ.get("HOME", "~"), ".local", "state"))
+    return Path(base).expanduser() / "mlcicd"
 
 
 def _identity(project: Project) -> str:

@@ -58,6 +58,8 @@ def test_first_deployment_then_a_direct_switch_then_back(registered: Path) -> No
     first = deploy(project_at(registered))
     assert first.status is Status.PASSED, first
     assert first.outputs["strategy"] == "direct"
+    same = next(check for check in first.checks if check.name == "parity")
+    assert (same.status, same.details["rows"]) == (CheckStatus.PASSED, 50)
     live = first.outputs["model-version"]
     assert answer(first.outputs["url"]) == (200, live)
     assert alias(registered, "champion") == live
@@ -97,6 +99,45 @@ def test_a_failed_smoke_test_takes_the_version_away(registered: Path) -> None:
     status = place(project_at(registered), "").target.status()
     assert (status.live, status.canary) == ("1", None)
     assert answer(url) == (200, "1")
+
+
+# Answers something else in every process: as a server with other packages would.
+ELSEWHERE = """\
+import os
+import mlflow.pyfunc
+from mlflow.models import set_model
+
+class Elsewhere(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input["a"].to_numpy() + os.getpid()
+
+set_model(Elsewhere())
+"""
+SAVE = """\
+import shutil
+import mlflow.pyfunc, pandas as pd
+from mlflow.models import infer_signature
+
+X = pd.read_csv("train.csv")[["a", "b"]]
+shutil.rmtree("model", ignore_errors=True)
+mlflow.pyfunc.save_model("model", python_model="elsewhere.py", signature=infer_signature(X, [0.5]), pip_requirements=[])
+"""
+
+
+def test_a_server_that_answers_something_else_is_taken_away(evaluated: Path) -> None:
+    (evaluated / "elsewhere.py").write_text(ELSEWHERE)
+    (evaluated / "train.py").write_text(SAVE)
+    change(evaluated / "mlcicd.yaml", "deploy:\n", "supply_chain: {scan: warn}\ndeploy:\n")
+    commit(evaluated)
+    for stage in (train, evaluate, register):
+        verdict = stage(project_at(evaluated))
+        assert verdict.status is Status.PASSED, verdict
+    verdict = deploy(project_at(evaluated))
+    assert verdict.status is Status.FAILED, verdict
+    assert "failed the comparison with the evaluated model" in verdict.summary
+    assert "the answers differ by" in verdict.checks[-1].reason
+    assert place(project_at(evaluated), "").target.status().live is None
+    place(project_at(evaluated), "").target.stop()
 
 
 def test_delivery_needs_a_person(registered: Path) -> None:

@@ -1,0 +1,65 @@
+"""Golden rows: what a model answers in the user's interpreter, with the request that asks a server the same."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlcicd.core.process import run_child, user_environment
+from mlcicd.core.progress import SILENT, Progress
+from mlcicd.evaluation.problem import Array
+from mlcicd.evaluation.scoring import RUNNER, failure, model_file, read_scored, without_registry
+
+
+@dataclass(frozen=True)
+class Golden:
+    """`body` is a request of MLflow's scoring protocol with n rows; `answer`, (n,) or (n, k), what they get."""
+
+    body: dict[str, Any]
+    answer: Array
+
+
+def golden_rows(
+    model: Path,
+    rows: Path,
+    *,
+    target: str,
+    ignore: Sequence[str],
+    python: str,
+    environ: Mapping[str, str],
+    cwd: Path,
+    timeout: float,
+    progress: Progress = SILENT,
+) -> Golden:
+    """Asks a model by the runner that evaluates it, and keeps the values it was given.
+
+    Args:
+        rows: a file with the rows, without the target.
+        timeout: seconds.
+
+    Raises:
+        CommandFailed: the model could not be loaded, or failed.
+        InputError: the rows do not fit the model, or have values that a request does not carry.
+    """
+    found = model_file(model)
+    with tempfile.TemporaryDirectory(prefix="mlcicd-golden-") as temporary:
+        out, figures, request = (Path(temporary, name) for name in ("out.npz", "figures.json", "request.json"))
+        command = [python, str(RUNNER), "--kind", found.kind, "--model", str(found.path), "--data", str(rows)]
+        command += ["--target", target, "--out", str(out), "--figures", str(figures), "--request", str(request)]
+        for column in ignore:
+            command += ["--ignore", column]
+        done = run_child(
+            command,
+            cwd=cwd,
+            env=user_environment(without_registry(environ), python, {"PYTHONDONTWRITEBYTECODE": "1"}),
+            timeout=timeout,
+            what="asking the model for golden rows",
+            progress=progress,
+        )
+        if done.returncode != 0 or not out.is_file():
+            raise failure("model", found, done.returncode, done.tail)
+        return Golden(json.loads(request.read_text(encoding="utf-8")), read_scored(out, figures).answer)
