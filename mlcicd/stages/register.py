@@ -9,6 +9,7 @@ from mlcicd.core.errors import redact
 from mlcicd.core.verdict import Check, CheckStatus, Status, Verdict
 from mlcicd.registry.registration import register_once
 from mlcicd.registry.tracking import TAG, RegisteredVersion, Registry, content_digest
+from mlcicd.stages.artifacts import store_artifacts
 from mlcicd.stages.common import accepted_statuses, earlier, evidence_folder, same_configuration, untrusted_comparison
 from mlcicd.stages.expectations_contract import store_rows
 from mlcicd.stages.expectations_waivers import waiver_tag
@@ -57,8 +58,9 @@ def register(record: Record) -> Status | None:
         record.summary = "dry run: would register the model" if not existing else "dry run: already registered"
         return Status.PASSED
     # Evidence first: there is never a version without it. The same content again brings its newest evidence along.
-    store_supply(record, registry, run_id, evaluation, model=path, document=_document(evaluation))
+    documents = store_supply(record, registry, run_id, evaluation, model=path, document=_document(evaluation))
     _store_evidence(record, registry, run_id, evaluation)
+    tags |= store_artifacts(record, path, documents, model.digest)
     version, made = register_once(
         registry, config.model.name, run_id, tags, alias=config.register_.alias, aliases=aliases_of(project)
     )
