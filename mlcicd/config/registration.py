@@ -56,8 +56,15 @@ class Register(Section):
     )
     inconclusive: Literal["refuse", "accept"] = Field("refuse", description="What an undecided gate means.")
     ungated: Literal["refuse", "accept"] = Field("refuse", description="What an evaluation without gates means.")
+    version: str = Field(
+        "",
+        pattern=r"^(v(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8}))?$",
+        description="Semantic version of the next new version, such as `v2.0.0`. When empty, the next minor one, or "
+        "the next major one when the model's signature has changed.",
+    )
     git_tags: bool = Field(
-        False, description="Also make git tags in GTO's form: `name@v3` at register, `name#champion#7` at a promotion."
+        False,
+        description="Also make git tags in GTO's form: `name@v1.2.0` at register, `name#production#3` at a deployment.",
     )
 
     artifacts: Artifacts = Field(
