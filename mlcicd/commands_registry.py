@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def history(working_directory: Path, profile: str, as_json: bool) -> None:
     from mlcicd.stages.history import history_lines
 
     moves = moves_of(load_project(working_directory, profile=profile))
-    click.echo(json.dumps(moves, indent=2) if as_json else "\n".join(history_lines(moves)))
+    _tell(moves, None if as_json else history_lines(moves))
 
 
 @cli.command("status")
@@ -96,4 +97,19 @@ def status(working_directory: Path, profile: str, as_json: bool) -> None:
     from mlcicd.stages.history import state, state_lines
 
     now = state(load_project(working_directory, profile=profile))
-    click.echo(json.dumps(now, indent=2) if as_json else "\n".join(state_lines(now)))
+    _tell(now, None if as_json else state_lines(now))
+
+
+def _tell(document: object, lines: list[str] | None) -> None:
+    """Prints the lines, or the document where there are none; neither is a command to a CI host that reads the log."""
+    from mlcicd.ci import detect_host
+
+    if lines is None:
+        # A line that holds `##[` anywhere is one to GitHub; within JSON both say the same.
+        click.echo(json.dumps(document, indent=2).replace("##[", "#\\u0023["))
+        return
+    host = detect_host(os.environ)
+    if host.name == "plain":
+        click.echo("\n".join(lines))
+    else:
+        host.log(lines)

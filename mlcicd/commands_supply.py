@@ -43,17 +43,27 @@ def scan(model: Path, policy: str, as_json: bool) -> None:
 @click.option("--model", type=click.Path(path_type=Path), help="A model's folder, instead of a version.")
 @click.option("--evidence", type=click.Path(path_type=Path), help="Folder of its verdicts and its envelope.")
 @click.option("--key", type=click.Path(path_type=Path), help="The signer's public key (PEM).")
+@click.option(
+    "--fetch",
+    type=click.Path(path_type=Path),
+    help="New folder for the version's `model` and `evidence` from the artifact repository.",
+)
 @plainly
 def verify(
-    working_directory: Path, model_version: str, model: Path | None, evidence: Path | None, key: Path | None
+    working_directory: Path,
+    model_version: str,
+    model: Path | None,
+    evidence: Path | None,
+    key: Path | None,
+    fetch: Path | None,
 ) -> None:
     """Verify who signed a model and its verdicts, and that no byte has changed; with --model, without a network."""
     from mlcicd.core.errors import ConfigError
 
-    if model is not None and evidence is not None and key is not None:
+    if model is not None and evidence is not None and key is not None and fetch is None:
         _verify_offline(model, evidence, key)
     elif model_version and (model, evidence, key) == (None, None, None):
-        _verify_version(working_directory, model_version)
+        _verify_version(working_directory, model_version, fetch)
     else:
         raise ConfigError(
             "say what to verify",
@@ -79,26 +89,37 @@ def _verify_offline(model: Path, evidence: Path, key: Path) -> None:
     click.echo(f"verified: {count} subjects, signed with {signer.signer} ({signer.keyid[:16]})")
 
 
-def _verify_version(working_directory: Path, wanted: str) -> None:
+def _verify_version(working_directory: Path, wanted: str, target: Path | None) -> None:
     from mlcicd.config import load_project
     from mlcicd.core.errors import ConfigError
+    from mlcicd.stages.artifacts import artifacts_digest, fetch_artifacts, verify_artifacts
     from mlcicd.stages.common import registry_of
     from mlcicd.stages.supply_evidence import trusted_keys, verify_version
 
     project = load_project(working_directory)
     keys = trusted_keys(project)
-    if not keys:
+    registry = registry_of(project)
+    version = registry.version(project.config.model.name, wanted)
+    stored = bool(project.config.register_.artifacts.url and artifacts_digest(version))
+    if not keys and not stored and target is None:
         raise ConfigError(
             "the policy names no signers, so there is nobody to trust",
             where=project.config.supply_chain.policy,
             remedy="add `signers: [{name: NAME, key: FILE}]` to it",
         )
-    registry = registry_of(project)
-    version = registry.version(project.config.model.name, wanted)
-    signer, count = verify_version(registry, version, keys)
-    # Fetching compares the bytes with the digest that was signed.
-    registry.fetch_model(version.run_id, project.model_cache, digest=version.digest)
-    click.echo(f"verified: version {version.version}, {count} subjects, signed by {signer}")
+    if keys:
+        signer, count = verify_version(registry, version, keys)
+        # Fetching compares the bytes with the digest that was signed.
+        registry.fetch_model(version.run_id, project.model_cache, digest=version.digest)
+        click.echo(f"verified: version {version.version}, {count} subjects, signed by {signer}")
+    else:
+        click.echo("not asked who signed it: the policy names no signers")
+    if target is not None:
+        fetch_artifacts(project, version, target)
+        click.echo(f"verified: version {version.version} from the artifact repository, in {target}")
+    elif stored:
+        manifest = verify_artifacts(project, version)
+        click.echo(f"verified: {len(manifest.files)} files of it in the artifact repository")
 
 
 @cli.command("card")

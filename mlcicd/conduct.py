@@ -77,7 +77,7 @@ def conduct(choose: Callable[[], tuple[Callable[..., Verdict], dict[str, Any]]],
     except MlcicdError as error:
         verdict, code = _error_verdict(invocation, error), int(error.exit_code)
         if invocation.debug:
-            traceback.print_exc()
+            sys.stderr.write(redact(traceback.format_exc()))
     except KeyboardInterrupt:
         stream.write("\nmlcicd: stopped; run the same command again to go on\n")
     except Exception as error:

@@ -131,6 +131,11 @@ def learn_secrets(environ: Mapping[str, str]) -> None:
                 _LITERALS.update(line for line in lines if len(line) >= _SHORTEST_LINE and not _COMMON.fullmatch(line))
 
 
+def learn_secret(value: str) -> None:
+    """Remembers one secret, whatever its variable is named: :func:`redact` takes it out from now on."""
+    learn_secrets({"secret": value})
+
+
 def redact(text: str) -> str:
     """Takes secrets out of a text: user and password of URLs, values of `token=...`-like pairs, learnt literals.
 

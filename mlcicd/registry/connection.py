@@ -74,8 +74,9 @@ def not_there(error: BaseException) -> bool:
 
 
 def tag_value(value: str) -> str:
-    """A value within MLflow's limit for tags, and without the NUL that PostgreSQL refuses."""
-    value = value.replace("\0", "�")
+    """A value within MLflow's limit for tags, without the NUL that PostgreSQL refuses and the half characters that no
+    database takes."""
+    value = value.replace("\0", "�").encode("utf-8", "replace").decode("utf-8")
     return value if len(value) <= _MAX_TAG else value[: _MAX_TAG - 1] + "…"
 
 

@@ -13,7 +13,7 @@ from mlcicd.registry.tracking import TAG
 from mlcicd.serving.smoke import SmokeRequest, read_smoke, run_smoke
 from mlcicd.stages.common import prepare_data, version_evidence
 from mlcicd.stages.deploy_parity import parity
-from mlcicd.stages.git_tags import tag_promotion
+from mlcicd.stages.git_tags import tag_stage
 from mlcicd.stages.lineage import origin_of, recovered
 from mlcicd.stages.places import Place, fetched, place, planned, token, version_to_deploy
 from mlcicd.stages.record import Record, stage
@@ -49,6 +49,7 @@ def deploy(record: Record, *, environment: str = "", model_version: str = "", ap
         if not record.dry_run and status.canary is None:
             # A run that was killed between the traffic and the alias is finished here.
             _move_alias(record, registry, where, version)
+            tag_stage(record, where.name, version)
         record.outputs.update({"strategy": "direct", "url": status.url})
         record.summary = f"version {version.version} already has the traffic of {where.name}"
         return Status.SKIPPED
@@ -83,6 +84,7 @@ def deploy(record: Record, *, environment: str = "", model_version: str = "", ap
         return Status.FAILED
     if strategy == "direct":
         _switch(record, registry, where, version, live=live)
+        tag_stage(record, where.name, version)
     registry.tag_version(version.name, version.version, {f"{TAG}deployed.{where.name}": now().isoformat()})
     record.outputs["url"] = where.target.status().url
     done = f"has the traffic of {where.name}" if strategy == "direct" else f"waits beside version {live}"
@@ -216,4 +218,3 @@ def _move_alias(record: Record, registry: Registry, where: Place, version: Regis
         reason=f"deployed to {where.name}",
         origin=origin_of(record.project.environ),
     )
-    tag_promotion(record, version)

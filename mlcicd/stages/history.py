@@ -9,9 +9,13 @@ from mlcicd.config import Project
 from mlcicd.registry.approvals import Approval, approvals_of
 from mlcicd.registry.journal import DONE, Entry, entries
 from mlcicd.registry.tracking import TAG
+from mlcicd.report.markup import clean
 from mlcicd.stages.common import registry_of
 from mlcicd.stages.lineage import aliases_of
 from mlcicd.stages.places import place
+
+_SHOWN = 500
+_UNDER = {"reason": "why", "run": "run", "evidence": "evidence"}
 
 
 def history(project: Project) -> list[dict[str, str]]:
@@ -67,15 +71,17 @@ def state(project: Project) -> dict[str, Any]:
 
 
 def history_lines(moves: list[dict[str, str]]) -> list[str]:
-    """The history for people: a move a line, its reason under it."""
+    """The history for people: a move a line, its reason under it. What stands in tags stays text on its line."""
     lines = []
-    for move in moves:
+    for told in moves:
+        move = {key: clean(value, limit=_SHOWN) for key, value in told.items()}
         what = f"version {move['from'] or 'none'} -> {move['to']}"
         if move["environment"]:
             what = f"version {move['to']} for {move['environment']}"
         who = f" by {move['who']}" if move["who"] else ""
-        lines.append(f"{move['at']}  {move['operation']:8}  {what}  {move['outcome']}{who}")
-        lines += [f"    {text}" for text in (move["reason"], move["run"], move["evidence"]) if text]
+        lines.append(f"{move['token']:>4}  {move['at']}  {move['operation']:8}  {what}  {move['outcome']}{who}")
+        # After a word, and the line above after its number: what begins with `::` is a command to some CI hosts.
+        lines += [f"    {label}: {move[key]}" for key, label in _UNDER.items() if move[key]]
     return lines or ["nothing was promoted yet"]
 
 
@@ -86,10 +92,13 @@ def state_lines(now: Mapping[str, Any]) -> list[str]:
         if version is None:
             lines.append(f"{alias:12} none")
             continue
-        since = f" since {version['since']}" if version.get("since") else ""
-        lines.append(f"{alias:12} version {version['version']}{since}  evaluation {version['evaluation'] or 'unknown'}")
+        shown = {key: clean(value, limit=_SHOWN) for key, value in version.items()}
+        since = f" since {shown['since']}" if shown.get("since") else ""
+        number = f" ({shown['semver']})" if shown["semver"] else ""
+        said = shown["evaluation"] or "unknown"
+        lines.append(f"{alias:12} version {shown['version']}{number}{since}  evaluation {said}")
         # How its canary ended is kept with a version that was taken back, and with no other.
-        lines += [f"{'':12} canary: {version['canary']}"] if version["canary"] else []
+        lines += [f"{'':12} canary: {shown['canary']}"] if shown["canary"] else []
     if now["unfinished"]:
         lines.append(f"{now['unfinished']} moves were left undone; the next command that writes mends them")
     for name, here in now["environments"].items():
@@ -140,7 +149,7 @@ def _decision(version: str, approval: Approval) -> dict[str, str]:
 
 
 def _version(version: str, tags: Mapping[str, str]) -> dict[str, str]:
-    known = ("model_digest", "evaluation", "git_commit", "registered_by", "workflow_run", "canary")
+    known = ("semver", "model_digest", "evaluation", "git_commit", "registered_by", "workflow_run", "canary")
     return {"version": version, **{key: tags.get(f"{TAG}{key}", "") for key in known}}
 
 

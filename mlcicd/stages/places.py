@@ -13,6 +13,7 @@ from mlcicd.config.delivery import Deploy, Environment
 from mlcicd.core.digests import digest_bytes
 from mlcicd.core.errors import ConfigError, InputError, redact
 from mlcicd.registry import RegisteredVersion, Registry
+from mlcicd.stages.artifacts import fetch_model
 from mlcicd.stages.common import peak_memory
 from mlcicd.stages.record import Record
 from mlcicd.targets.base import ModelVersion, Planning, Target, load_target
@@ -163,8 +164,10 @@ def fetched(record: Record, registry: Registry, version: RegisteredVersion) -> M
             f"version {version.version} was not registered by mlcicd: its bytes can not be verified",
             remedy="register it with `mlcicd register`",
         )
-    cache = record.project.model_cache
-    path = registry.fetch_model(version.run_id, cache, digest=version.digest)
+    if record.project.config.register_.artifacts.deploy_from:
+        path = fetch_model(record.project, version)
+    else:
+        path = registry.fetch_model(version.run_id, record.project.model_cache, digest=version.digest)
     return ModelVersion(
         version.name, version.version, path, version.digest, record.project.python, peak_memory(registry, version)
     )

@@ -9,7 +9,7 @@ from mlcicd.registry import promote as move
 from mlcicd.registry.recovery import ROLLED_BACK
 from mlcicd.registry.tracking import TAG
 from mlcicd.stages.common import version_evidence
-from mlcicd.stages.git_tags import tag_promotion
+from mlcicd.stages.git_tags import tag_stage
 from mlcicd.stages.lineage import origin_of, recovered
 from mlcicd.stages.places import version_to_deploy
 from mlcicd.stages.record import Record, stage
@@ -56,7 +56,7 @@ def promote(record: Record, *, model_version: str = "", reason: str = "") -> Sta
         reason=reason or "promoted by hand",
         origin=origin_of(project.environ),
     )
-    tag_promotion(record, version)
+    tag_stage(record, next(reversed(project.config.deploy.environments), rules.champion_alias), version)
     record.outputs["champion-version"] = version.version
     before = f"; version {moved.before.version} is {rules.previous_alias}" if moved.before else ""
     record.summary = f"version {version.version} is the champion{before}" + (f": {reason}" if reason else "")

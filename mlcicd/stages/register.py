@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 
-from mlcicd.core.digests import digest_bytes
-from mlcicd.core.errors import redact
+from mlcicd.core.digests import digest_bytes, digest_json
+from mlcicd.core.errors import InputError, redact
 from mlcicd.core.verdict import Check, CheckStatus, Status, Verdict
+from mlcicd.evaluation.signature_change import read_signature
+from mlcicd.registry.numbering import Numbering, semver_of
 from mlcicd.registry.registration import register_once
 from mlcicd.registry.tracking import TAG, RegisteredVersion, Registry, content_digest
+from mlcicd.stages.artifacts import store_artifacts
 from mlcicd.stages.common import accepted_statuses, earlier, evidence_folder, same_configuration, untrusted_comparison
 from mlcicd.stages.expectations_contract import store_rows
 from mlcicd.stages.expectations_waivers import waiver_tag
@@ -57,19 +62,38 @@ def register(record: Record) -> Status | None:
         record.summary = "dry run: would register the model" if not existing else "dry run: already registered"
         return Status.PASSED
     # Evidence first: there is never a version without it. The same content again brings its newest evidence along.
-    store_supply(record, registry, run_id, evaluation, model=path, document=_document(evaluation))
+    documents = store_supply(record, registry, run_id, evaluation, model=path, document=_document(evaluation))
     _store_evidence(record, registry, run_id, evaluation)
+    tags |= store_artifacts(record, path, documents, model.digest)
     version, made = register_once(
-        registry, config.model.name, run_id, tags, alias=config.register_.alias, aliases=aliases_of(project)
+        registry,
+        config.model.name,
+        run_id,
+        tags,
+        alias=config.register_.alias,
+        aliases=aliases_of(project),
+        numbering=Numbering(_signature(path), config.register_.version),
     )
     tag_registration(record, version)
     record.outputs.update(
         {"model-name": config.model.name, "model-version": version.version, "alias": config.register_.alias}
     )
+    record.outputs["semantic-version"] = semver_of(version)
     record.subject("version", config.model.name, f"version:{version.version}", run=version.run_id)
     was = "registered as" if made else "already registered as"
-    record.summary = f"{was} {config.model.name} version {version.version}, alias {config.register_.alias}"
+    record.summary = (
+        f"{was} {config.model.name} version {version.version} ({semver_of(version)}), alias {config.register_.alias}"
+    )
     return Status.PASSED if made else Status.SKIPPED
+
+
+def _signature(model: Path) -> str:
+    """Digest of what the model takes and gives; empty when it does not say."""
+    try:
+        signature = read_signature(model)
+    except InputError:
+        return ""
+    return "" if signature.empty else digest_json(asdict(signature))
 
 
 def _validated(record: Record, evaluation: Verdict) -> Check:

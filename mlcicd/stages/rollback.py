@@ -6,6 +6,7 @@ from mlcicd.core.errors import InputError, MlcicdError
 from mlcicd.core.verdict import Check, CheckStatus, Severity, Status
 from mlcicd.registry import Registry, restore_previous
 from mlcicd.registry.promotion import ROLLED_BACK
+from mlcicd.stages.git_tags import tag_stage
 from mlcicd.stages.lineage import origin_of, recovered
 from mlcicd.stages.places import fetched, place
 from mlcicd.stages.record import Record, stage
@@ -84,6 +85,8 @@ def rollback(record: Record, *, environment: str = "", reason: str = "") -> Stat
     record.summary = f"version {goal} has the traffic of {where.name} again" + (f": {reason}" if reason else "")
     signed = _signature(record, registry, goal)
     record.checks += signed
+    # A tag that can not be made is a warning, whatever the reason.
+    tag_stage(record, where.name, lambda: registry.version(project.config.model.name, goal))
     record.summary += "".join(f"; WARNING: {c.name}: {c.reason}" for c in signed if c.status is CheckStatus.FAILED)
     return None
 

@@ -25,7 +25,7 @@ from mlcicd.supply_chain.card import Escapes, model_card
 from mlcicd.supply_chain.controls import control_document, served_by
 from mlcicd.supply_chain.packages import packages_of
 from mlcicd.supply_chain.provenance import Facts, check_statement, statement
-from mlcicd.supply_chain.signing import PublicKey, read_private_key, read_public_key, sign, verify
+from mlcicd.supply_chain.signing import PublicKey, public_key_of, read_private_key, read_public_key, sign, verify
 
 KEY_VARIABLE = "MLCICD_PRIVATE_KEY"
 ENVELOPE, BOM, CARD, CONTROLS = "provenance.dsse.json", "bom.cdx.json", "model-card.md", "controls.json"
@@ -35,12 +35,15 @@ SIGNED = ("validate-data.json", "train.json", "evaluate.json", BOM, CARD, CONTRO
 
 def store_supply(
     record: Record, registry: Registry, run_id: str, evaluation: Verdict, *, model: Path, document: str
-) -> None:
+) -> dict[str, str]:
     """Writes what goes with a version into its evidence folder; the envelope last, over all of it.
 
     Args:
         model: the model's verified bytes.
         document: the evaluation as it is stored.
+
+    Returns:
+        All that is stored with the version, by name: the verdicts, too.
 
     Raises:
         ConfigError: the signing key, a lock file or the policy can not be used.
@@ -51,16 +54,31 @@ def store_supply(
     for name, text in documents.items():
         registry.log_text(run_id, text, f"{folder}/{name}")
     key = private_key(project)
-    if key is None:
-        return
     signed = {**documents, "evaluate.json": document}
     for name in ("validate-data", "train"):
         path = project.verdict_path(name)
         if path.is_file():
             signed[f"{name}.json"] = path.read_text(encoding="utf-8")
+    if key is None:
+        return signed
     payload = statement(model, {name: text.encode() for name, text in signed.items()}, _facts(project, evaluation))
-    registry.log_text(run_id, sign(payload, key).decode(), f"{folder}/{ENVELOPE}")
+    envelope = _signed_before(registry, run_id, f"{folder}/{ENVELOPE}", payload, key) or sign(payload, key).decode()
+    registry.log_text(run_id, envelope, f"{folder}/{ENVELOPE}")
     record.checks.append(Check(name="signature", status=CheckStatus.PASSED, observed=f"{len(signed)} documents signed"))
+    return {**signed, ENVELOPE: envelope}
+
+
+def _signed_before(registry: Registry, run_id: str, name: str, payload: bytes, key: Any) -> str:
+    """The envelope that an earlier registration has left, where it is one of ours of the same content: ECDSA's are
+    never the same twice, and what is the same must stay the same."""
+    envelope = registry.read_text(run_id, name)
+    if envelope is None:
+        return ""
+    public = public_key_of(key)
+    try:
+        return envelope if verify(envelope.encode(), {public.keyid: public})[0] == payload else ""
+    except InputError:
+        return ""
 
 
 def documents_of(project: Project, evaluation: Verdict, model: Path, scans: Mapping[str, Any]) -> dict[str, str]:

@@ -73,6 +73,11 @@ def read_public_key(pem: str, *, where: str, signer: str = "") -> PublicKey:
     return PublicKey(_keyid(key, where), key, signer)
 
 
+def public_key_of(private_key: Any) -> PublicKey:
+    """The public half of a private key, by whose id its signatures are found."""
+    return PublicKey(_keyid(private_key.public_key(), "the signing key"), private_key.public_key(), "")
+
+
 def sign(payload: bytes, private_key: Any) -> bytes:
     """The envelope of a payload, as the one sequence of bytes that :func:`verify` takes."""
     keyid = _keyid(private_key.public_key(), "the signing key")

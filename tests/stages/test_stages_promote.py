@@ -101,19 +101,66 @@ def test_lineage(registered: Path) -> None:
 
 
 def test_git_tags_in_gtos_form_are_made_once(evaluated: Path) -> None:
+    from gto.tag import parse_name
+
     from mlcicd.stages import evaluate
 
     change(evaluated / "mlcicd.yaml", "deploy:\n", "register: {git_tags: true}\ndeploy:\n")
     git(evaluated, "config", "user.name", "test")
     git(evaluated, "config", "user.email", "test@example.invalid")
     git(evaluated, "commit", "--quiet", "--all", "--message", "tags")
+    # Another model's, and a stage that goes on counting, as GTO does.
+    git(evaluated, "tag", "tiny2#production#9")
+    git(evaluated, "tag", "tiny#staging#4")
     assert evaluate(project_at(evaluated)).status is Status.PASSED
     for _ in range(2):
         assert register(project_at(evaluated)).exit_code == 0
         assert promote(project_at(evaluated)).exit_code == 0
-    assert git(evaluated, "tag", "--list").splitlines() == ["tiny#champion#1", "tiny@v1"]
-    assert git(evaluated, "rev-parse", "tiny#champion#1^{commit}") == git(evaluated, "rev-parse", "HEAD")
-    assert git(evaluated, "cat-file", "-t", "tiny@v1") == "tag"
+    ours = [tag for tag in git(evaluated, "tag", "--list", "tiny[#@]*").splitlines() if tag != "tiny#staging#4"]
+    assert ours == ["tiny#production#5", "tiny@v1.0.0"]
+    assert git(evaluated, "rev-parse", "tiny#production#5^{commit}") == git(evaluated, "rev-parse", "HEAD")
+    assert git(evaluated, "cat-file", "-t", "tiny@v1.0.0") == "tag"
+    assert (
+        parse_name("tiny@v1.0.0")["version"]
+        == registry_of(project_at(evaluated)).version("tiny", "1").tags["mlcicd.semver"]
+    )
+    assert (parse_name(ours[0])["stage"], parse_name(ours[0])["counter"]) == ("production", 5)
+
+
+def test_a_git_tag_of_something_else_is_told_and_left(registered: Path) -> None:
+    from mlcicd.core.progress import SILENT
+    from mlcicd.stages.git_tags import tag_registration
+    from mlcicd.stages.record import Record
+
+    change(registered / "mlcicd.yaml", "deploy:\n", "register: {git_tags: true}\ndeploy:\n")
+    git(registered, "tag", "--annotate", "--message", "mine", "tiny@v1.0.0")
+    record = Record(project_at(registered), "register", dry_run=False, progress=SILENT)
+    tag_registration(record, registry_of(project_at(registered)).version("tiny", "1"))
+    (check,) = record.checks
+    assert "names something else" in check.reason
+    assert git(registered, "for-each-ref", "--format=%(contents:subject)", "refs/tags") == "mine"
+
+
+def test_stage_tags_of_many_at_once_are_all_there(registered: Path) -> None:
+    from threading import Thread
+
+    from mlcicd.core.progress import SILENT
+    from mlcicd.stages.git_tags import tag_stage
+    from mlcicd.stages.record import Record
+
+    change(registered / "mlcicd.yaml", "deploy:\n", "register: {git_tags: true}\ndeploy:\n")
+    git(registered, "config", "user.name", "test")
+    git(registered, "config", "user.email", "test@example.invalid")
+    version = registry_of(project_at(registered)).version("tiny", "1")
+    records = [Record(project_at(registered), "deploy", dry_run=False, progress=SILENT) for _ in range(4)]
+    threads = [Thread(target=tag_stage, args=(r, f"place{n}", version)) for n, r in enumerate(records)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [c.reason for r in records for c in r.checks] == []
+    tags = git(registered, "tag", "--list").splitlines()
+    assert {tag.split("#")[1] for tag in tags} == {f"place{n}" for n in range(4)}
 
 
 def test_a_git_tag_that_can_not_be_made_is_a_warning(registered: Path) -> None:
