@@ -19,10 +19,12 @@ import click
 import yaml
 
 from mlcicd.cli import ACTIONS, COMMON_OUTPUTS, cli
+from mlcicd.config.base import Section
 from mlcicd.config.schema import json_schema as config_schema
 from mlcicd.core.verdict import json_schema as verdict_schema
 from mlcicd.evaluation.budgets import NAMES as BUDGETS
 from mlcicd.evaluation.metrics import names as metric_names
+from mlcicd.evaluation.problem import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTE = "# Made by tools/generate.py from the options of `mlcicd {command}`: edit those, and run `make generate`.\n"
@@ -179,6 +181,7 @@ def configuration_page() -> str:
         "",
     ]
     done: set[str] = set()
+    models = _models(Section)
 
     def section(title: str, node: dict[str, Any]) -> None:
         node = {**node, **node.get("anyOf", [{}])[0]}  # what may be written shorter, as text
@@ -191,7 +194,8 @@ def configuration_page() -> str:
             kind, reference = _kind(value)
             if reference and "anyOf" in schema["$defs"][reference]:
                 kind = " or ".join(_kind(choice)[0] for choice in schema["$defs"][reference]["anyOf"])
-            default = "required" if key in required else _code(_default(value))
+            made = models.get(node.get("title", ""), {}).get(key)
+            default = "required" if key in required else _code(_default(value if made is None else {"default": made}))
             text = value.get("description") or (schema["$defs"][reference].get("description", "") if reference else "")
             lines.append(f"| `{key}` | {kind} | {default} | {_cell(text)} |")
             if reference and reference not in done:
@@ -203,10 +207,29 @@ def configuration_page() -> str:
 
     section("Top level", schema)
     lines.extend(["## Metrics", "", "Names under `evaluate.gates` and in slices, by task:", ""])
-    for task in ("binary", "multiclass", "regression"):
+    for task in TASKS:
         lines.append(f"- {task}: {', '.join(f'`{name}`' for name in metric_names(task))}")
     lines.append(f"- budgets (`max` only): {', '.join(f'`{name}`' for name in BUDGETS)}")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _models(base: type[Section]) -> dict[str, dict[str, list[Any]]]:
+    """Section to its keys whose default is a list that is made anew each time, which a JSON Schema does not tell."""
+    found = {}
+    for model in base.__subclasses__():
+        made = {
+            field.alias or name: field.get_default(call_default_factory=True)
+            for name, field in model.model_fields.items()
+            if field.default_factory is not None
+        }
+        plain = {key: value for key, value in made.items() if isinstance(value, list) and not any(map(_nested, value))}
+        found[model.__name__] = plain
+        found |= _models(model)
+    return found
+
+
+def _nested(value: Any) -> bool:
+    return not isinstance(value, str | int | float)
 
 
 def _kind(value: dict[str, Any]) -> tuple[str, str]:

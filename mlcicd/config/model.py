@@ -68,7 +68,10 @@ class Config(Section):
     python: str = Field("", description="Interpreter of the project's environment, when it is not the one in use.")
     tracking: Tracking = Field(default_factory=Tracking)
     data: Data
-    train: Train
+    train: Train = Field(
+        default_factory=Train.absent,
+        description="How a model is made; not needed where only files of predictions are judged.",
+    )
     evaluate: Evaluate = Field(default_factory=Evaluate)
     register_: Register = Field(default_factory=Register, alias="register")
     deploy: Deploy = Field(default_factory=Deploy)

@@ -62,6 +62,15 @@ class Train(Section):
     )
     reproducible: Reproducible = Field(default_factory=Reproducible, description="What --twice asks for.")
 
+    @classmethod
+    def absent(cls) -> Train:
+        """The section of a project that trains nothing here: its models are judged by files of their predictions."""
+        return cls.model_construct()
+
+    @property
+    def present(self) -> bool:
+        return bool(self.run or self.estimator)
+
     @field_validator("artifact")
     @classmethod
     def _inside(cls, value: str) -> str:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlcicd.evaluation.uncertainty import expanded_tail, normal_quantile
+
 Floats = NDArray[np.float64]
 
 BINS = 15
+_SIZES = 30  # of true errors that are tried, below what was seen and above
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 
@@ -57,42 +60,123 @@ def reliability(y: NDArray[np.bool_], scores: Floats, weight: Floats | None = No
     return Reliability(said / total, seen / total, total / total.sum(), total * total / squares)
 
 
-def debiased_ece(gap: Floats, variance: Floats, weight: Floats) -> Floats:
+def debiased_ece(gap: Floats, variance: Floats, weight: Floats) -> float:
     """Expected calibration error with the bias of its absolute values taken out.
 
-    With few rows a bin, even a perfectly calibrated model has gaps, and their absolute values add up. Under
-    gap_b ~ N(gap_b, variance_b), E|gap_b| is the mean of a folded normal, known in closed form; its excess
-    over the observed |gap_b| is subtracted (Kumar, Liang & Ma, NeurIPS 2019, who simulate it). Cut at 0.
+    With few rows a bin, even a perfectly calibrated model has gaps, and their absolute values add up. Taken is the size
+    of true gaps (in the proportions of those seen) of which as large absolute values are to be expected: under
+    gap_b ~ N(true_b, variance_b), E|gap_b| is the mean of a folded normal. 0 where chance alone gives as much.
 
     Args:
-        gap, variance, weight: (..., bins); weights add up to one over the last axis.
+        gap, variance, weight: (bins,); weights add up to one.
     """
     sigma = np.sqrt(np.maximum(variance, 1e-300))
     size = np.abs(gap)
-    z = size / sigma
+    seen = float(weight @ size)
+    if seen <= 0:
+        return 0.0
+    low, high = 0.0, seen
+    if float(weight @ _folded(np.zeros_like(size), sigma)) >= seen:
+        return 0.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if float(weight @ _folded(middle / seen * size, sigma)) < seen:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _folded(mean: Floats, sigma: Floats) -> Floats:
+    """E|x| of normal x."""
+    z = mean / sigma
     erf: Floats = np.asarray(_erf(z / math.sqrt(2)), dtype=np.float64)
-    folded = sigma * math.sqrt(2 / math.pi) * np.exp(-z * z / 2) + size * erf
-    value: Floats = np.maximum((weight * (2 * size - folded)).sum(axis=-1), 0.0)
-    return value
+    folded: Floats = sigma * math.sqrt(2 / math.pi) * np.exp(-z * z / 2) + mean * erf
+    return folded
 
 
 def ece(y: NDArray[np.bool_], scores: Floats, weight: Floats | None = None, bins: int = BINS) -> float:
     """The debiased expected calibration error of one model."""
     curve = reliability(y, scores, weight, bins)
-    return float(debiased_ece(curve.rate - curve.score, rate_variance(curve.rate, curve.rows), curve.weight))
+    return debiased_ece(curve.rate - curve.score, rate_variance(curve.rate, curve.rows), curve.weight)
 
 
-def ece_draws(
+@dataclass(frozen=True, eq=False)
+class CalibrationError:
+    """An expected calibration error, whose interval inverts a test.
+
+    A sum of absolute values has no interval of the usual kinds near 0, where it is not differentiable. So for each size
+    of true gaps, in the proportions of those seen, the sum that would be observed is drawn; the interval holds the
+    sizes for which what was observed is no surprise.
+
+    Attributes:
+        seen: the observed sum of absolute gaps.
+        sizes: (k,) true errors, ascending from 0.
+        sums: (k, draws) what would be observed, ascending in each row.
+        units: as of `Draws`.
+    """
+
+    estimate: float
+    seen: float
+    sizes: Floats
+    sums: Floats
+    units: float = math.inf
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        tail = expanded_tail((1 - confidence) / 2, self.units)
+        most, least = (np.quantile(self.sums, level, axis=1) for level in (1 - tail, tail))
+        if tail * self.sums.shape[1] < 1:
+            reach = -normal_quantile(tail) * self.sums.std(axis=1)
+            most, least = (
+                np.maximum(most, self.sums.mean(axis=1) + reach),
+                np.minimum(least, self.sums.mean(axis=1) - reach),
+            )
+        low = np.interp(self.seen, np.maximum.accumulate(most), self.sizes)
+        # Less than a calibrated model's own chance gives is luck, and no proof of anything smaller.
+        chance = float(np.median(self.sums[0]))
+        high = np.interp(max(self.seen, chance), np.maximum.accumulate(least), self.sizes)
+        return min(float(low), self.estimate), max(float(high), self.estimate)
+
+
+def calibration_error(
     y: NDArray[np.bool_],
     scores: Floats,
     groups: tuple[NDArray[np.intp], Floats],
     weight: Floats | None = None,
-) -> Floats:
-    """(resamples,) debiased errors of a bootstrap of groups of rows.
+    units: float = math.inf,
+) -> tuple[CalibrationError, Floats]:
+    """The expected calibration error with its distribution, and (resamples,) draws of it to correlate two models by.
 
     Args:
-        groups: (n,) group numbers, and (resamples, groups) weights of the groups.
+        groups: (n,) group numbers, and (resamples, groups) weights of the groups: a Bayesian bootstrap.
+        units: how many independent units were drawn, where they are few.
     """
+    curve = reliability(y, scores, weight)
+    gap, variance = curve.rate - curve.score, rate_variance(curve.rate, curve.rows)
+    noise = _gap_noise(y, scores, groups, weight)
+    drawn = noise.std(axis=0)
+    # Rows of one group move together, which a binomial does not know; a bin of one answer varies, whatever was drawn.
+    unseen = drawn < 1e-9
+    noise[:, unseen] = np.random.default_rng(0).standard_normal((noise.shape[0], int(unseen.sum())))
+    noise *= np.maximum(np.sqrt(variance) / np.where(unseen, 1.0, drawn), np.where(unseen, 0.0, 1.0))
+    estimate = debiased_ece(gap, variance, curve.weight)
+    seen = float(curve.weight @ np.abs(gap))
+    shape = gap / seen if seen > 0 else np.ones_like(gap)
+
+    def observed(size: float) -> Floats:
+        sums: Floats = np.abs(noise + size * shape) @ curve.weight
+        return sums
+
+    reach = seen + 8 * float(observed(seen).std()) + 1e-12
+    sizes = np.concatenate([np.linspace(0, seen, _SIZES), np.linspace(seen, reach, _SIZES)[1:]])
+    sums = np.sort(np.stack([observed(size) for size in sizes]), axis=1)
+    return CalibrationError(estimate, seen, sizes, sums, units), observed(estimate)
+
+
+def _gap_noise(
+    y: NDArray[np.bool_], scores: Floats, groups: tuple[NDArray[np.intp], Floats], weight: Floats | None
+) -> Floats:
+    """(resamples, bins) how far the gaps of a bootstrap of groups of rows are from their means."""
     numbers, drawn = groups
     bin_, bins = assign_bins(scores)
     code = numbers * bins + bin_
@@ -104,13 +188,11 @@ def ece_draws(
         total: Floats = drawn @ summed.reshape(count, bins)
         return total
 
-    total, said, seen = add(None), add(scores), add(y.astype(np.float64))
+    total, apart = add(None), add(y - scores)
     full = total[0] > 0
-    total, said, seen = total[:, full], said[:, full], seen[:, full]
-    rate = seen / total
-    variance = rate_variance(rate, reliability(y, scores, weight).rows)
-    # A resample carries the sample's noise and its own, so twice the variance is taken out.
-    return debiased_ece(rate - said / total, 2 * variance, total / total.sum(axis=1, keepdims=True))
+    gaps = apart[:, full] / total[:, full]
+    noise: Floats = gaps - gaps.mean(axis=0)
+    return noise
 
 
 def rate_variance(rate: Floats, rows: Floats) -> Floats:

@@ -57,8 +57,8 @@ def draw_clustered(
     answers: list[NDArray[np.bool_]],
     weight: Floats | None,
     groups: tuple[NDArray[np.intp], Floats],
-) -> Floats:
-    """(resamples, *shape) tables of a Bayesian bootstrap of whole groups of rows.
+) -> tuple[Floats, Floats]:
+    """Tables of a Bayesian bootstrap of whole groups of rows, (resamples, *shape), and of each group, (groups, *shape).
 
     Args:
         groups: (n,) group numbers, and (resamples, groups) weights of the groups.
@@ -69,8 +69,10 @@ def draw_clustered(
         code = 2 * code + answer
     cells = 2 ** (1 + len(answers))
     summed = np.bincount(numbers * cells + code, weights=weight, minlength=drawn.shape[1] * cells)
-    tables: Floats = drawn @ summed.astype(np.float64).reshape(drawn.shape[1], cells)
-    return tables.reshape(-1, *(2,) * (1 + len(answers)))
+    own = summed.astype(np.float64).reshape(drawn.shape[1], cells)
+    tables: Floats = drawn @ own
+    shape = (-1, *(2,) * (1 + len(answers)))
+    return tables.reshape(shape), own.reshape(shape)
 
 
 def one_model(tables: Floats, which: int) -> Floats:

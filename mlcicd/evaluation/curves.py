@@ -79,9 +79,10 @@ def figures(
         results: of `intervals.estimate`: their differences to the champion become a figure of intervals.
 
     Returns:
-        dictionaries of `kind` (`lines`, `bars`, `intervals`), `title`, `x_label`, `y_label`, `series` (each
-        with `name`, `x`, `y`, and `lo`, `hi` or None), `reference` (`y`, `label`) or None, and `log_y`. At
-        most a hundred points a series, finite numbers only.
+        dictionaries of `kind` (`lines`, `bars`, `intervals`), `title`, `x_label`, `y_label`, `series` (each with
+        `name`, `x`, `y`, and `lo`, `hi` or None), `reference` (`y`, `label`) or None, and `log_y`; or of `kind`
+        `matrix`, with `classes` and `matrices` (each with `name`, `counts`). At most a hundred points a series,
+        finite numbers only.
 
     Raises:
         ConfigError, InputError: as `intervals.estimate`.
@@ -177,19 +178,36 @@ def _reliability(problem: Problem, views: dict[str, View]) -> list[Figure]:
 
 
 def _confusions(problem: Problem, views: dict[str, View]) -> list[Figure]:
-    """The share of right answers by true class; of many classes the most frequent ones."""
+    """The confusion matrices, and the share of right answers by true class; of many classes the most frequent ones."""
     if not views:
         return []
     k = max(len(problem.classes), 2)
     rows = np.bincount(problem.y.astype(np.intp), minlength=k)
-    shown = [int(i) for i in np.argsort(-rows, kind="stable")[:_MANY_CLASSES] if rows[i]]
-    names = [str(problem.classes[i]) for i in sorted(shown)]
-    series = []
-    for name, view in views.items():
-        matrix = confusion(problem, view)
-        right = [matrix[i, i] / matrix[i].sum() for i in sorted(shown)]
-        series.append(_series(name, names, right))
-    return [_figure("bars", "Right answers by true class", ("true class", "share right"), series)]
+    shown = sorted(int(i) for i in np.argsort(-rows, kind="stable")[:_MANY_CLASSES] if rows[i])
+    names = [str(problem.classes[i]) for i in shown]
+    matrices = {name: confusion(problem, view) for name, view in views.items()}
+    series = [_series(name, names, [m[i, i] / m[i].sum() for i in shown]) for name, m in matrices.items()]
+    bars = _figure("bars", "Right answers by true class", ("true class", "share right"), series)
+    return [*_matrix(problem, matrices, rows), bars]
+
+
+def _matrix(problem: Problem, matrices: dict[str, NDArray[np.float64]], rows: NDArray[np.intp]) -> list[Figure]:
+    """Counts (sums of weights) by true and answered class; classes beyond the most frequent ones are one."""
+    k = rows.size
+    named = [str(name) for name in problem.classes] if len(problem.classes) == k else []
+    if not named:
+        return []
+    kept = sorted(np.argsort(-rows, kind="stable")[:_MANY_CLASSES].tolist())
+    place = np.full(k, len(kept), dtype=np.intp)
+    place[kept] = np.arange(len(kept))
+    names = [named[i] for i in kept] + ([f"{k - len(kept)} others"] if k > len(kept) else [])
+    tables = []
+    for name, matrix in matrices.items():
+        folded = np.zeros((len(names), len(names)))
+        np.add.at(folded, (place[:, None], place[None, :]), matrix)
+        tables.append({"name": name, "counts": folded.tolist()})
+    said = {"title": "Confusion matrix", "x_label": "answered", "y_label": "true"}
+    return [{"kind": "matrix", **said, "classes": names, "matrices": tables}]
 
 
 def _residuals(problem: Problem, views: dict[str, View]) -> list[Figure]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -12,10 +12,20 @@ from numpy.typing import NDArray
 
 from mlcicd.evaluation import calibration, counts, forecasts, losses, macro, multilabel, quantiles, queries, ranking
 from mlcicd.evaluation.clusters import effective, sizes, summed
+from mlcicd.evaluation.means import means
 from mlcicd.evaluation.metrics import Family, Metric, base_name
 from mlcicd.evaluation.problem import Problem, View
-from mlcicd.evaluation.settled import Found, area, area_difference, pair_of, paired, settled, unknown, without_certainty
-from mlcicd.evaluation.uncertainty import Draws, Exact, Recovered, RootOf, Uncertainty
+from mlcicd.evaluation.settled import (
+    Found,
+    area,
+    area_difference,
+    pair_of,
+    paired,
+    spread_of,
+    unknown,
+    without_certainty,
+)
+from mlcicd.evaluation.uncertainty import Draws, Exact, Recovered
 from mlcicd.evaluation.usable import lacking, undefined
 
 __all__ = ["NO_CHAMPION", "Estimator", "Found"]
@@ -25,7 +35,6 @@ Mask = NDArray[np.bool_]
 
 NO_CHAMPION = "there is no champion to compare with"
 _JOINT = "bootstrap of the joint contingency table"
-_HALL = "studentised mean with Hall's correction for skewness"
 
 
 # They look at the order of the scores and at nothing else.
@@ -138,16 +147,17 @@ class Estimator:
 
     # --- counts
 
-    def _joint(self, truth: Mask, answers: list[Mask], family: Family) -> tuple[Floats, Floats]:
-        """(the joint table, (resamples, ...) draws of it)."""
+    def _joint(self, truth: Mask, answers: list[Mask], family: Family) -> tuple[Floats, Floats, Floats | None]:
+        """(the joint table, (resamples, ...) draws of it, (groups, ...) the table without each group of rows)."""
         total, squares = counts.table(truth, answers, self._p.weight)
         if self._p.cluster is None:
-            return total, counts.draw_tables(total, squares, self._resamples, self._rng(family))
+            return total, counts.draw_tables(total, squares, self._resamples, self._rng(family)), None
         group, _, weights = self._groups
-        return total, counts.draw_clustered(truth, answers, self._p.weight, (group, weights))
+        draws, own = counts.draw_clustered(truth, answers, self._p.weight, (group, weights))
+        return total, draws, np.maximum(total - own, 0.0)
 
     @cached_property
-    def _table(self) -> tuple[Floats, Floats]:
+    def _table(self) -> tuple[Floats, Floats, Floats | None]:
         labels = [np.asarray(v.labels) for v in self._views]
         if self._p.task == "binary":
             return self._joint(self._p.y, labels, Family.COUNTS)
@@ -162,19 +172,23 @@ class Estimator:
             return self._macro(metric)
         if name == "interval_coverage":
             within = [forecasts.inside(self._p.y, v, metric.parameter) for v in self._views]
-            total, draws = self._joint(np.ones(self._p.n, dtype=bool), within, Family.COUNTS)
+            total, draws, others = self._joint(np.ones(self._p.n, dtype=bool), within, Family.COUNTS)
         else:
-            total, draws = self._table
+            total, draws, others = self._table
         if metric.pairwise:
-            drawn_flips = counts.negative_flip_rate(draws)
-            found = Found(Draws(float(counts.negative_flip_rate(total)), drawn_flips, self._few), method=_JOINT)
+            flips = counts.negative_flip_rate
+            left = None if others is None else flips(others)
+            found = Found(spread_of(float(flips(total)), flips(draws), self._few, left), method=_JOINT)
             return self._varied(found, metric)
         function = counts.COUNT_METRICS["accuracy" if name == "interval_coverage" else name]
-        points, drawn = [], []
-        for which in range(len(self._views)):
-            points.append(float(function(counts.one_model(total, which) if self._pair else total)))
-            drawn.append(function(counts.one_model(draws, which) if self._pair else draws))
-        return self._varied(paired(points, drawn, _JOINT, self._few), metric)
+
+        def of(tables: Floats) -> list[Floats]:
+            return [
+                function(counts.one_model(tables, which) if self._pair else tables) for which in range(len(self._views))
+            ]
+
+        without = None if others is None else of(others)
+        return self._varied(paired([float(v) for v in of(total)], of(draws), _JOINT, self._few, without), metric)
 
     @property
     def _few(self) -> float:
@@ -197,7 +211,8 @@ class Estimator:
         return (group if self._p.cluster is None else group[self._p.cluster]), count, weights
 
     @cached_property
-    def _class_sums(self) -> list[tuple[tuple[Floats, ...], tuple[Floats, ...]]]:
+    def _class_sums(self) -> Sequence[tuple[tuple[Floats, ...], ...]]:
+        """Of each model: sums over all rows, (resamples, ...) draws of them, and (groups, ...) without each group."""
         group, count, weights = self._groups
         found = []
         for view in self._views:
@@ -206,17 +221,20 @@ class Estimator:
                 sums = multilabel.label_sums(self._p.y, answer, (group, count), self._p.weight)
             else:
                 sums = macro.class_sums(self._p.y, answer, len(self._p.classes), (group, count), self._p.weight)
-            found.append((tuple(s.sum(axis=0) for s in sums), tuple(weights @ s for s in sums)))
+            total = tuple(s.sum(axis=0) for s in sums)
+            others = tuple(np.maximum(t - s, 0.0) for t, s in zip(total, sums, strict=True))
+            found.append((total, tuple(weights @ s for s in sums), others))
         return found
 
     def _macro(self, metric: Metric) -> Found:
         name = base_name(metric)
         function = multilabel.averaged(name) if self._p.task == "multilabel" else macro.MACRO_METRICS[name]
-        points = [float(function(*total)) for total, _ in self._class_sums]
-        drawn = [function(*draws) for _, draws in self._class_sums]
+        points = [float(function(*total)) for total, _, _ in self._class_sums]
+        drawn = [function(*draws) for _, draws, _ in self._class_sums]
+        without = [function(*others) for _, _, others in self._class_sums] if self._p.cluster is not None else None
         seen = self._class_sums[0][0][1]
         smallest = max(1, min(int(seen[seen > 0].min()) if (seen > 0).any() else 1, self._units))
-        found = paired(points, drawn, "bootstrap of groups of rows", self._worth)
+        found = paired(points, drawn, "bootstrap of groups of rows", self._worth, without)
         return without_certainty(found, metric.low, metric.high, smallest)
 
     # --- means
@@ -272,7 +290,7 @@ class Estimator:
             return self._nothing("the labels are constant, and R2 compares with their variance")
         high = 1.0 if name == "r2" or (name == "brier" and self._p.task == "binary") else metric.high
         worth = 0 if self._p.cluster is None else self._worth
-        return _means(parts, (metric.low, high), worth, rooted=name == "rmse", bounded=name != "r2")
+        return means(parts, (metric.low, high), worth, rooted=name == "rmse", bounded=name != "r2")
 
     def _query(self, metric: Metric) -> Found:
         query = np.asarray(self._p.cluster)
@@ -281,7 +299,7 @@ class Estimator:
         for which in range(len(self._views)):
             found = queries.per_query(base_name(metric), self._lists[which], metric.parameter)
             parts.append((losses.mean(found, weight), losses.centred(found, weight)))
-        return _means(parts, (metric.low, metric.high))
+        return means(parts, (metric.low, metric.high))
 
     @cached_property
     def _lists(self) -> list[queries.Lists]:
@@ -317,24 +335,33 @@ class Estimator:
         unbiased = 1.0
         if self._p.cluster is not None and self._units > 1:
             rarest, unbiased = min(rarest, self._worth), math.sqrt(self._units / (self._units - 1))
-        singles = [area(v, unbiased * math.sqrt(float(i @ i)), rarest) for v, i in zip(values, influences, strict=True)]
+
+        def spread(influence: Floats) -> tuple[float, float]:
+            """(standard error, degrees of freedom and one) of contributions."""
+            return unbiased * math.sqrt(float(influence @ influence)), min(rarest, losses.known(influence))
+
+        singles = [area(v, *spread(i)) for v, i in zip(values, influences, strict=True)]
         difference = None
         if self._pair:
-            apart = influences[0] - influences[1]
-            difference = area_difference(singles, unbiased * math.sqrt(float(apart @ apart)), rarest)
+            difference = area_difference(singles, *spread(influences[0] - influences[1]))
         return pair_of(singles, difference, method)
 
     # --- calibration
 
     def _calibration(self, metric: Metric) -> Found:
         group, _, weights = self._groups
-        points, drawn = [], []
+        singles, drawn = [], []
         for view in self._views:
             truth, scores = _top_label(self._p, np.asarray(view.scores))
-            points.append(calibration.ece(truth, scores, self._p.weight))
-            drawn.append(calibration.ece_draws(truth, scores, (group, weights), self._p.weight))
-        found = paired(points, drawn, "bootstrap of groups of rows, debiased", self._few)
-        return without_certainty(found, 0.0, 1.0, self._units)
+            found, draws = calibration.calibration_error(truth, scores, (group, weights), self._p.weight, self._few)
+            singles.append(found)
+            drawn.append(draws)
+        difference = None
+        if self._pair:
+            varies = min(float(d.std()) for d in drawn) > 0
+            together = float(np.corrcoef(drawn[0], drawn[1])[0, 1]) if varies else 0.0
+            difference = Recovered(singles[0], singles[1], together)
+        return pair_of(list(singles), difference, "inversion of a bootstrap test")
 
     # --- quantiles
 
@@ -342,12 +369,25 @@ class Estimator:
         level = metric.parameter
         errors = [np.abs(self._p.y - np.asarray(view.scores)) for view in self._views]
 
-        def tables(below: list[Mask]) -> Floats:
-            return self._joint(np.ones(self._p.n, dtype=bool), below, Family.QUANTILE)[1][:, 1]
+        told: list[float] = []
 
-        points, drawn = quantiles.draw_quantiles(errors, level, self._p.weight, tables)
-        found = paired(points, drawn, "order statistics, drawn jointly", self._few)
-        if min(self._beyond(e, q, level) for e, q in zip(errors, points, strict=True)) < 5:
+        def tables(below: list[Mask]) -> Floats:
+            _, draws, others = self._joint(np.ones(self._p.n, dtype=bool), below, Family.QUANTILE)
+            if others is not None and len(others) > 1:
+                # How far each group moves the share of errors that are below, in either model.
+                shares = [
+                    counts.one_model(others[:, 1], which)[:, 1] / others[:, 1].sum(axis=(1, 2)) for which in (0, 1)
+                ]
+                told.extend(losses.known(share - share.mean()) for share in shares)
+            return draws[:, 1]
+
+        drawn = quantiles.draw_quantiles(errors, level, self._p.weight, tables)
+        few = min([self._few, *told])
+        found = paired(drawn.estimates, drawn.draws, "order statistics, drawn jointly", few)
+        if drawn.difference is not None:
+            gap = drawn.estimates[0] - drawn.estimates[1]
+            found = replace(found, difference=Draws(gap, drawn.difference, min(few, drawn.told_by)))
+        if min(self._beyond(e, q, level) for e, q in zip(errors, drawn.estimates, strict=True)) < 5:
             # The quantile may lie beyond the largest error seen.
             return unknown(found, 0.0, math.inf)
         return found
@@ -358,29 +398,6 @@ class Estimator:
             return self._p.n * min(level, 1 - level)
         outside = errors > quantile if level >= 0.5 else errors < quantile
         return float(np.unique(self._p.cluster[outside]).size)
-
-
-def _means(
-    parts: list[tuple[float, Floats]],
-    span: tuple[float, float],
-    worth: int = 0,
-    *,
-    rooted: bool = False,
-    bounded: bool = True,
-) -> Found:
-    """Means (or smooth functions of means) of one or two models, by their influences."""
-    low, high = span
-    singles: list[Uncertainty] = [settled(losses.from_influence(v, i, low, high, worth)) for v, i in parts]
-    if rooted:
-        singles = [RootOf(s) for s in singles]
-        parts = [(math.sqrt(v), i / (2 * math.sqrt(v)) if v > 0 else i) for v, i in parts]
-    if len(parts) == 1:
-        return pair_of(singles, None, _HALL)
-    (c, ci), (h, hi) = parts
-    bound = high - low if bounded else math.inf
-    skewed = losses.from_influence(c - h, ci - hi, -bound, bound, worth)
-    difference: Uncertainty = skewed if skewed.se > 0 else Recovered(singles[0], singles[1])
-    return pair_of(singles, difference, _HALL)
 
 
 def _top_label(problem: Problem, scores: Floats) -> tuple[Mask, Floats]:

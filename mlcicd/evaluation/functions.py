@@ -17,7 +17,8 @@ from mlcicd.core.process import run_child, user_environment
 from mlcicd.core.progress import SILENT, Progress
 from mlcicd.evaluation.intervals import MetricResult
 from mlcicd.evaluation.problem import Array, Problem, View
-from mlcicd.evaluation.uncertainty import Draws, Exact, Normal, Uncertainty, Unknown
+from mlcicd.evaluation.settled import spread_of
+from mlcicd.evaluation.uncertainty import Exact, Normal, Uncertainty, Unknown
 
 RUNNER = Path(__file__).with_name("function_runner.py")
 
@@ -87,7 +88,7 @@ def estimate_function(
     short = _too_few(said)
     if short:
         return _result(metric, problem, said["points"], [short] * len(views), confidence)
-    return _measured(metric, problem, said, confidence)
+    return from_draws(metric, problem, said, confidence)
 
 
 def _lacks(view: View, needs: str) -> str:
@@ -157,11 +158,13 @@ def _too_few(said: Mapping[str, Any]) -> str:
     return ""
 
 
-def _measured(metric: UserMetric, problem: Problem, said: Mapping[str, Any], confidence: float) -> MetricResult:
+def from_draws(metric: UserMetric, problem: Problem, said: Mapping[str, Any], confidence: float = 0.95) -> MetricResult:
+    """A metric from what the runner found: `points` by model, lists of such points in `draws` and `jackknife`."""
     draws = np.array(said["draws"], dtype=np.float64)
+    without = np.array(said["jackknife"], dtype=np.float64).reshape(-1, draws.shape[1])
     units = problem.n if problem.cluster is None else problem.clusters
     points = [float(p) for p in said["points"]]
-    parts = [_spread(p, draws[:, i], units) for i, p in enumerate(points)]
+    parts = [_spread(p, draws[:, i], units, without[:, i]) for i, p in enumerate(points)]
     if len(points) == 1:
         return _result(metric, problem, points, [""], confidence, parts, draws.shape[0])
     candidate, champion = problem.candidate, problem.champion
@@ -171,15 +174,17 @@ def _measured(metric: UserMetric, problem: Problem, said: Mapping[str, Any], con
     # Equal labels of two different models are no proof that they are alike; equal scores are.
     identical = same and champion is not None and (candidate.scores is None or candidate.same_scores(champion))
     gap = points[0] - points[1]
-    apart = Exact(0.0) if identical else _spread(gap, draws[:, 0] - draws[:, 1], units)
+    apart: Uncertainty = Exact(0.0)
+    if not identical:
+        apart = _spread(gap, draws[:, 0] - draws[:, 1], units, without[:, 0] - without[:, 1])
     return _result(metric, problem, points, ["", ""], confidence, [*parts, apart], draws.shape[0], identical)
 
 
-def _spread(point: float, draws: Array, units: int) -> Uncertainty:
+def _spread(point: float, draws: Array, units: int, without: Array) -> Uncertainty:
     if units < 2 or float(np.ptp(draws)) < 1e-12:
         return Unknown(point, -math.inf, math.inf)
     if draws.size >= _PERCENTILES:
-        return Draws(point, draws, units)
+        return spread_of(point, draws, units, without, units)
     return Normal(point, float(draws.std(ddof=1)), min(units, draws.size) - 1)
 
 

@@ -93,8 +93,7 @@ class GateSet:
                 self.y,
                 candidate,
                 champion,
-                confidence=self.confidence,
-                resamples=self.resamples,
+                **self.common,
             )
             found = [
                 s for by in dict.fromkeys(g.by for g in self.slice_gates) for s in self._slices(by, candidate, champion)
@@ -121,11 +120,11 @@ class GateSet:
             by=by,
             column=self.columns[by],
             min_rows=min(gate.min_rows for gate in asked),
-            **self._common,
+            **self.common,
         )
 
     @property
-    def _common(self) -> dict[str, Any]:
+    def common(self) -> dict[str, Any]:
         """What `estimate` and `by_values` are both told."""
         told: dict[str, Any] = {"confidence": self.confidence, "resamples": self.resamples}
         if self.weight is not None:

@@ -153,11 +153,12 @@ def errors_spread(gates: GateSet, reference: Predictions) -> float:
     """Standard deviation of the errors of predicted values; 0 where answers are no values of the target."""
     if gates.task not in ("regression", "forecast"):
         return 0.0
-    given = reference.labels if reference.labels is not None else reference.scores
-    errors = np.asarray(gates.y, dtype=np.float64) - np.asarray(given, dtype=np.float64).reshape(gates.n)
-    found = float(np.std(errors))
+    given = np.asarray(reference.labels if reference.labels is not None else reference.scores, dtype=np.float64)
+    # Of predicted quantiles, the middle one.
+    said = given[:, given.shape[1] // 2] if given.ndim == 2 else given
+    found = float(np.std(np.asarray(gates.y, dtype=np.float64) - said))
     # A perfect model has no errors to measure noise by: then its answers' own spread.
-    return found if found > 0 else float(np.std(np.asarray(given, dtype=np.float64))) or 1.0
+    return found if found > 0 else float(np.std(said)) or 1.0
 
 
 def _chosen_slices(gates: GateSet, column: str) -> list[tuple[str, NDArray[np.intp]]]:

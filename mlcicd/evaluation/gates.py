@@ -108,8 +108,11 @@ def _absolute(gate: Gate | SliceGate, result: MetricResult | None, slice_: str, 
     wrong = [b for b, s in bounds if not s * value >= s * b]
     clear = all((low >= b) if s > 0 else (high <= b) for b, s in bounds)
     status = CheckStatus.FAILED if wrong else CheckStatus.PASSED if clear else CheckStatus.INCONCLUSIVE
+    caution = "" if wrong else result.caution
+    if caution:
+        status = CheckStatus.INCONCLUSIVE
     rows = None
-    if status is CheckStatus.INCONCLUSIVE:
+    if status is CheckStatus.INCONCLUSIVE and not caution:
         rows = max(
             (_rows(result.n, value - b, (value - low) if s > 0 else (high - value)) for b, s in bounds),
             key=lambda r: math.inf if r is None else r,
@@ -131,8 +134,9 @@ def _absolute(gate: Gate | SliceGate, result: MetricResult | None, slice_: str, 
             required=required,
             result=result,
             rows=rows,
+            caution=caution,
         ),
-        remedy=sentences.remedy(status, rows, result.n),
+        remedy=sentences.remedy(status, rows, result.n, caution=caution),
         details=_details(result, rows),
     )
     p = min((_tail(result.uncertainty, (low, high), b, "below" if s > 0 else "above") for b, s in bounds))
@@ -168,8 +172,11 @@ def _against_champion(
     gain = difference if better else -difference
     low, high = interval if better else (-interval[1], -interval[0])
     status = _compare(low, high, vs, identical=result.identical)
+    caution = "" if result.identical else result.difference_caution
+    if caution:
+        status = CheckStatus.INCONCLUSIVE
     rows = None
-    if status is CheckStatus.INCONCLUSIVE:
+    if status is CheckStatus.INCONCLUSIVE and not caution:
         distance = gain - vs.threshold
         rows = _rows(result.n, distance, gain - low if distance > 0 else high - gain)
     check = _check(
@@ -182,9 +189,9 @@ def _against_champion(
         interval=interval,
         reference=result.champion,
         reason=sentences.versus_reason(
-            status, gate.metric, gain=gain, interval=interval, vs=vs, result=result, rows=rows
+            status, gate.metric, gain=gain, interval=interval, vs=vs, result=result, rows=rows, caution=caution
         ),
-        remedy=sentences.remedy(status, rows, result.n, vs),
+        remedy=sentences.remedy(status, rows, result.n, vs, caution=caution),
         details=_details(result, rows),
     )
     side = "below" if better else "above"

@@ -35,6 +35,8 @@ class MetricResult:
         confidence: of the intervals.
         pairwise: the metric compares both models, and `candidate` is the outcome (negative flips).
         units: the independent units that intervals are found over, in words; empty where they are the rows.
+        caution, difference_caution: why the candidate's interval, or that of the difference, is not to be trusted, so
+            that no gate is decided by it; empty where it is.
         uncertainty, difference_uncertainty: what the intervals were read from; gives them at other
             confidences.
     """
@@ -55,6 +57,8 @@ class MetricResult:
     confidence: float = 0.95
     pairwise: bool = False
     units: str = ""
+    caution: str = ""
+    difference_caution: str = ""
     uncertainty: Uncertainty | None = field(default=None, repr=False, compare=False)
     difference_uncertainty: Uncertainty | None = field(default=None, repr=False, compare=False)
 
@@ -83,6 +87,8 @@ class MetricResult:
             "identical": self.identical,
             "confidence": self.confidence,
             "units": self.units,
+            "caution": self.caution,
+            "difference_caution": self.difference_caution,
         }
 
 
@@ -157,6 +163,8 @@ def _result(metric: Metric, problem: Problem, found: Found, confidence: float) -
         confidence=confidence,
         pairwise=metric.pairwise,
         units=problem.cluster_words,
+        caution=found.caution,
+        difference_caution=found.difference_caution,
         uncertainty=candidate,
         difference_uncertainty=difference,
     )

@@ -15,6 +15,11 @@ Floats = NDArray[np.float64]
 # scikit-learn clips probabilities at the machine epsilon of their type.
 EPSILON = float(np.finfo(np.float64).eps)
 
+# Of fewer rows, the largest few are no tail.
+_FEWEST_FOR_A_TAIL = 400
+_ONE_ROW = 0.1
+_ONE_SIDED = 1.645
+
 
 def row_loss(name: str, y: NDArray[Any], scores: Floats, level: float = 0.5) -> Floats:
     """(n,) losses whose (weighted) mean is the metric.
@@ -86,17 +91,55 @@ def from_influence(estimate: float, influence: Floats, low: float, high: float, 
         units: how many units of equal size they are worth, for Student's quantile; 0: as many as there are.
     """
     n = influence.size
-    squares = float(influence @ influence)
+    squared: Floats = influence * influence
+    squares = float(squared.sum())
     se = math.sqrt(squares * n / (n - 1)) if n > 1 else math.inf
-    cubes = float((influence * influence) @ influence)
-    skewness = math.sqrt(n) * cubes / squares**1.5 if squares > 0 else 0.0
-    if not units or squares <= 0:
-        return SkewedMean(estimate, se, skewness, n, low, high)
-    # A variance of few, heavy-tailed sums is known less well than Student's quantile of their number allows for: its
-    # own degrees of freedom are 2 n / (kurtosis - 1).
-    fourth = float((influence * influence) @ (influence * influence))
-    known = 2 * n / max(n * fourth / squares**2 - 1, 2.0)
-    return SkewedMean(estimate, se, skewness, n, low, high, df=max(1.0, min(units, known) - 1))
+    if squares <= 0:
+        return SkewedMean(estimate, se, 0.0, n, low, high)
+    skewness = math.sqrt(n) * float(squared @ influence) / squares**1.5
+    # Groups of unequal size, and contributions of heavy tails: both make the variance less certain, so both count.
+    degrees = known(influence) if not units else 1 / max(1 / units + 1 / known(influence) - 1 / n, 1 / n)
+    return SkewedMean(estimate, se, skewness, n, low, high, df=max(1.0, degrees - 1))
+
+
+def known(influence: Floats) -> float:
+    """How many normal contributions would tell a variance as well as these (n,) do: 2 n / (kurtosis - 1).
+
+    A variance of few or heavy-tailed contributions is known less well than Student's quantile of their number allows
+    for.
+    """
+    squared: Floats = influence * influence
+    squares = float(squared.sum())
+    n = influence.size
+    return 2 * n / max(n * float(squared @ squared) / squares**2 - 1, 2.0) if squares > 0 else float(n)
+
+
+def wild(influence: Floats) -> str:
+    """Why no interval of a mean with these (n,) influences can be trusted, or empty.
+
+    No method gives valid intervals for means of any distribution whatever (Bahadur & Savage, Ann. Math. Stat. 27,
+    1956): the tails must be such that there is a variance. Two signs that there is none have to agree: one row makes
+    up much of the sum of squares, a share that vanishes with more rows where the variance is finite (Embrechts,
+    Klueppelberg & Mikosch, Modelling Extremal Events, 1997, sec. 6.2.6), and Hill's estimate of the tail's index
+    (Ann. Stat. 3, 1975) is below 2 by more than its own error.
+    """
+    n = influence.size
+    if n < _FEWEST_FOR_A_TAIL:
+        return ""
+    size = np.abs(influence)
+    largest = float(size.max()) ** 2 / max(float(size @ size), 1e-300)
+    if largest < _ONE_ROW:
+        return ""
+    beyond = max(10, math.isqrt(n))
+    top = np.partition(size, n - beyond - 1)[n - beyond - 1 :]
+    edge = max(float(top[0]), 1e-300)
+    slope = float(np.log(np.maximum(top[1:], edge) / edge).mean())
+    if slope <= 0 or (1 + _ONE_SIDED / math.sqrt(beyond)) / slope >= 2:
+        return ""
+    return (
+        f"one row is {largest:.0%} of the variance, and the largest contributions fall off so slowly (tail index "
+        f"{1 / slope:.2g}, below 2) that no interval of a mean can be trusted"
+    )
 
 
 def r2(y: Floats, squared: Floats, weight: Floats | None) -> tuple[float, Floats]:

@@ -78,7 +78,9 @@ def noisy(answers: Predictions, strength: float, rng: np.random.Generator, *, sp
     """
     scores, labels = answers.scores, answers.labels
     if spread > 0:
-        return _both(answers, lambda values: values + strength * spread * rng.standard_normal(values.shape))
+        # One error a row, for all columns: quantiles keep their order.
+        noise = strength * spread * rng.standard_normal(_count(answers))
+        return _both(answers, lambda values: values + (noise if values.ndim == 1 else noise[:, None]))
     if scores is not None:
         scores = _noisy_scores(np.asarray(scores, dtype=np.float64), strength, rng)
     if labels is not None:

@@ -38,6 +38,7 @@ def absolute_reason(
     required: str,
     result: MetricResult,
     rows: float | None,
+    caution: str = "",
 ) -> str:
     """One sentence with the numbers of an absolute gate."""
     if status is CheckStatus.PASSED:
@@ -45,6 +46,8 @@ def absolute_reason(
     seen = f"{metric} is {number(value)} on {_rows(result)} ({_span(interval, result.confidence)})"
     if status is CheckStatus.FAILED:
         return f"{seen}, and {required} is required"
+    if caution:
+        return f"{seen}: the estimate meets {required}, and {caution}"
     return f"{seen}: the estimate meets {required}, the whole interval does not; {_more(rows, result.n)}"
 
 
@@ -57,6 +60,7 @@ def versus_reason(
     vs: VsChampion,
     result: MetricResult,
     rows: float | None,
+    caution: str = "",
 ) -> str:
     """One sentence with the numbers of a comparison with the champion."""
     if status is CheckStatus.PASSED:
@@ -69,10 +73,12 @@ def versus_reason(
     )
     if status is CheckStatus.FAILED:
         return f"{seen}: it must be {vs.words}"
+    if caution:
+        return f"{seen}: whether it is {vs.words} is not decided: {caution}"
     return f"{seen}: whether it is {vs.words} is not decided; {_more(rows, result.n)}"
 
 
-def remedy(status: CheckStatus, rows: float | None, n: int, vs: VsChampion | None = None) -> str:
+def remedy(status: CheckStatus, rows: float | None, n: int, vs: VsChampion | None = None, *, caution: str = "") -> str:
     """What to do about a check, against a threshold (no `vs`) or the champion."""
     if status is CheckStatus.PASSED:
         return ""
@@ -81,6 +87,11 @@ def remedy(status: CheckStatus, rows: float | None, n: int, vs: VsChampion | Non
             "improve the candidate; the weakest slices and the negative flips show where it lost"
             if vs
             else "improve the candidate, or change the threshold in a reviewed commit if it is wrong"
+        )
+    if caution:
+        return (
+            "look at the largest errors by hand, and gate what a few rows can not decide: median_absolute_error, "
+            "absolute_error@0.95, or a function of yours that caps an error"
         )
     if vs is None:
         wider = "choose a threshold farther from the estimate"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcicd.evaluation.uncertainty import (
+    Accelerated,
     Boundary,
     Draws,
     LogitNormal,
@@ -28,7 +29,10 @@ _NOTHING = 1e-12
 
 @dataclass(frozen=True)
 class Found:
-    """A metric's distributions, or the reasons why there are none."""
+    """A metric's distributions, or the reasons why there are none.
+
+    `caution`, `difference_caution`: why the candidate's interval, or that of the difference, is not to be trusted.
+    """
 
     candidate: Uncertainty | None = None
     champion: Uncertainty | None = None
@@ -37,6 +41,8 @@ class Found:
     reason: str = ""
     champion_reason: str = ""
     identical: bool = False
+    caution: str = ""
+    difference_caution: str = ""
 
 
 def pair_of(singles: list[Uncertainty], difference: Uncertainty | None, method: str) -> Found:
@@ -44,11 +50,48 @@ def pair_of(singles: list[Uncertainty], difference: Uncertainty | None, method: 
     return Found(singles[0], singles[1] if len(singles) == 2 else None, difference, method)
 
 
-def paired(points: list[float], drawn: list[Floats], method: str, units: float = math.inf) -> Found:
-    """Draws of one or two models, made together; `units` are what was drawn, where they are few."""
-    singles: list[Uncertainty] = [Draws(p, d, units) for p, d in zip(points, drawn, strict=True)]
-    gap = Draws(points[0] - points[1], drawn[0] - drawn[1], units) if len(points) == 2 else None
+def paired(
+    points: list[float],
+    drawn: list[Floats],
+    method: str,
+    units: float = math.inf,
+    without: list[Floats] | None = None,
+) -> Found:
+    """Draws of one or two models, made together; `units` are what was drawn, where they are few.
+
+    Args:
+        without: (units,) estimates of each model without one unit after the other.
+    """
+    left = without if without is not None else [None] * len(points)
+    singles = [spread_of(p, d, units, w) for p, d, w in zip(points, drawn, left, strict=True)]
+    gap = None
+    if len(points) == 2:
+        apart = None if without is None else without[0] - without[1]
+        gap = spread_of(points[0] - points[1], drawn[0] - drawn[1], units, apart)
     return pair_of(singles, gap, method)
+
+
+def spread_of(point: float, draws: Floats, units: float, without: Floats | None, of: int = 0) -> Uncertainty:
+    """Draws of one quantity; where it is known what leaving units out does, corrected for skewness and heavy tails.
+
+    A bootstrap's spread has the degrees of freedom of the sample's variance, 2 n / (kurtosis - 1) (see
+    `losses.from_influence`), which few or heavy-tailed units make fewer than their number.
+
+    Args:
+        without: (units,) estimates without one unit, or one block of units, after the other.
+        of: how many units the blocks are made of; 0: each is one unit.
+    """
+    if without is None or without.size < 3:
+        return Draws(point, draws, units)
+    pull = without.mean() - without
+    squares = float(pull @ pull)
+    if squares <= 0:
+        return Draws(point, draws, units)
+    acceleration = float((pull * pull) @ pull) / (6 * squares**1.5)
+    blocks, count = pull.size, of or pull.size
+    # Sums over blocks are closer to normal than what they are sums of.
+    excess = (blocks * float((pull * pull) @ (pull * pull)) / squares**2 - 3) * count / blocks
+    return Accelerated(point, draws, acceleration, max(2.0, min(units, 2 * count / max(excess + 2, 2.0))))
 
 
 def unknown(found: Found, low: float, high: float) -> Found:
@@ -80,7 +123,7 @@ def without_certainty(found: Found, low: float, high: float, n: int) -> Found:
 
 
 def _still(part: Uncertainty) -> bool:
-    return isinstance(part, Draws) and float(np.ptp(part.draws)) < _NOTHING
+    return isinstance(part, Draws | Accelerated) and float(np.ptp(part.draws)) < _NOTHING
 
 
 def settled(mean: SkewedMean) -> Uncertainty:

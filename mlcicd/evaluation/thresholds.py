@@ -83,13 +83,15 @@ class SliceThreshold:
 
 
 def threshold(result: MetricResult, *, gates: int, shifts: Sequence[float] = ()) -> Threshold | None:
-    """The threshold for a metric; None where its interval says nothing (too few rows, no value).
+    """The threshold for a metric; None where its interval says nothing (too few rows, no value, tails too heavy).
 
     Args:
         gates: over how many gates the risk is shared.
         shifts: by how much the value of one and the same model changed when the holdout did.
     """
     if result.candidate_interval is None or not math.isfinite(result.candidate) or result.n < LEAST_ROWS:
+        return None
+    if result.caution:
         return None
     low, high = result.candidate_interval
     side = "min" if result.direction == "higher" else "max"
@@ -113,6 +115,8 @@ def margin(result: MetricResult, *, gates: int) -> Margin | None:
         result: of the two, one as the candidate, the other as the champion; only the difference's width counts.
     """
     if result.difference_interval is None or result.identical or result.pairwise or result.n < LEAST_ROWS:
+        return None
+    if result.difference_caution:
         return None
     half = (result.difference_interval[1] - result.difference_interval[0]) / 2
     if not (math.isfinite(half) and half > 0):
@@ -156,7 +160,11 @@ def default_metrics(gates: GateSet, available: Mapping[str, MetricResult]) -> li
     wished = {
         "binary": ("roc_auc", "brier", "accuracy"),
         "multiclass": ("accuracy", "log_loss"),
+        "multilabel": ("f1_macro", "hamming_loss"),
         "regression": ("mae", "rmse"),
+        "quantile": ("pinball", "interval_score@0.8"),
+        "forecast": ("mae", "mase"),
+        "ranking": ("ndcg", "map"),
     }.get(gates.task, ())
     return [name for name in wished if name in available and math.isfinite(available[name].candidate)][:2]
 

@@ -9,7 +9,8 @@
      "reference": {"y": number, "label": str} | null,
      "log_y": bool}
 
-Text in `x` makes categories. A number may be NaN (or the string that JSON has for it): the point is left out.
+Text in `x` makes categories. A number may be NaN (or the string that JSON has for it): the point is left out. Confusion
+matrices have a form of their own: :mod:`mlcicd.report.matrix`.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from mlcicd.report.comparison import Estimate, Row, comparison, told_elsewhere
 from mlcicd.report.figures import MalformedFigure, parse_figure
 from mlcicd.report.intervals import interval_svg
 from mlcicd.report.markup import clean
+from mlcicd.report.matrix import KIND, draw_matrix, parse_matrix
 from mlcicd.report.quantities import bounds, duration, number
 from mlcicd.report.svg import draw, legend
 
@@ -217,6 +218,9 @@ def _typeset(value: float | str, interval: tuple[float, float] | None) -> str:
 def _figure(data: Any) -> FigureBlock:
     title = clean(data.get("title") or "", limit=160) if isinstance(data, dict) else ""
     try:
+        if isinstance(data, dict) and data.get("kind") == KIND:
+            matrix = parse_matrix(data)
+            return FigureBlock(matrix.title, draw_matrix(matrix), [], "")
         figure = parse_figure(data)
         return FigureBlock(figure.title, draw(figure), legend(figure), figure.note)
     except MalformedFigure as error:

@@ -5,13 +5,16 @@ Both are made again with fewer rows until they fit, so that no element is ever l
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mlcicd.core.verdict import Check, Status, Verdict
 from mlcicd.report import wording
 from mlcicd.report.comparison import Row, comparison, told_elsewhere
+from mlcicd.report.figures import MalformedFigure
 from mlcicd.report.markup import clean, code, prose
+from mlcicd.report.matrix import KIND, matrix_markdown, parse_matrix
 from mlcicd.report.quantities import duration, number, with_interval
 
 SYMBOL = {
@@ -25,6 +28,7 @@ SYMBOL = {
 }
 _ROOM_FOR_MARKER = 512
 _CELL = 160
+_ENOUGH_FOR_A_MATRIX = 30
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,8 @@ def _section(verdict: Verdict, level: _Detail, *, fold: bool) -> Iterator[str]:
         yield ""
     yield from _error(verdict, level)
     yield from _comparison(comparison(verdict)[: level.rows])
+    if level.rows >= _ENOUGH_FOR_A_MATRIX:
+        yield from _confusion(verdict)
     checks = [c for c in wording.ranked(verdict.checks) if not (level.rows and told_elsewhere(verdict, c))]
     yield from _table(checks[: level.rows])
     yield from _omitted(checks[level.rows :])
@@ -184,6 +190,15 @@ def _comparison(rows: Sequence[Row]) -> Iterator[str]:
         outcome = f"{SYMBOL[row.outcome]} {row.outcome}" if row.outcome else "not gated"
         yield f"| {' | '.join([code(row.metric) or '(unnamed)', *told, outcome])} |"
     yield ""
+
+
+def _confusion(verdict: Verdict) -> Iterator[str]:
+    figures = verdict.details.get("figures")
+    for data in figures if isinstance(figures, list) else []:
+        if isinstance(data, dict) and data.get("kind") == KIND:
+            # What can not be drawn is told in the HTML report, where figures are.
+            with contextlib.suppress(MalformedFigure):
+                yield from matrix_markdown(parse_matrix(data))
 
 
 def _name(check: Check) -> str:

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlcicd.config import FILE_NAME, seconds
+from mlcicd.config import FILE_NAME
 from mlcicd.core.digests import digest_json, digest_tree
-from mlcicd.core.errors import InputError
+from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.core.model_format import find_model, is_callable_name
 from mlcicd.core.verdict import Check, CheckStatus, Verdict
 from mlcicd.evaluation.answers import predictions_of
 from mlcicd.evaluation.predictions import Predictions
-from mlcicd.evaluation.scoring import Scored, score
+from mlcicd.evaluation.scoring import Scored
 from mlcicd.registry import Registry
 from mlcicd.stages.common import digest_of, earlier
 from mlcicd.stages.record import Record
 from mlcicd.stages.reference import champion_version
-from mlcicd.stages.supply import admitted
+from mlcicd.stages.scoring import scored_here
 from mlcicd.stages.train import fingerprint_of
 
 
@@ -42,6 +42,12 @@ def candidate_model(record: Record, registry: Registry, model: str) -> Model:
     project = record.project
     if model:
         return _named_model(record, model)
+    if not project.config.train.present:
+        raise ConfigError(
+            "there is no candidate: mlcicd.yaml has no section `train`, and no option names a model",
+            file=FILE_NAME,
+            remedy="give `--predictions FILE` or `--model PATH`, or say under `train` how the model is made",
+        )
     trained = earlier(project, "train")
     record.checks.append(_same_training(record, trained))
     subject = trained.subject("model", "candidate")
@@ -122,23 +128,8 @@ def champion_model(record: Record, registry: Registry) -> Model | None:
 
 
 def score_model(record: Record, model: Model, asked: Path | Callable[[], Path], what: str, rows: int) -> Scored:
-    project = record.project
     record.progress.step(f"scoring the {what} on {rows:,} rows")
-    scored = score(
-        admitted(record, model.path, model.digest, what),
-        asked,
-        model_digest=model.digest,
-        data_digest=digest_of(record, "data", "holdout"),
-        target=project.config.data.target,
-        ignore=project.config.data.ignore,
-        python=project.python,
-        environ=project.environ,
-        cache=project.state / "cache" / "predictions",
-        cwd=project.root,
-        timeout=seconds(project.config.evaluate.timeout),
-        what=what,
-        progress=record.progress,
-    )
+    scored = scored_here(record, model.path, model.digest, asked, digest_of(record, "data", "holdout"), what)
     if len(scored.answer) != rows:
         raise InputError(f"the {what} was scored on {len(scored.answer)} rows, and the holdout has {rows}")
     record.details[f"{what}_cost"] = {

@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from mlcicd.config import seconds
 from mlcicd.core.digests import digest_file
 from mlcicd.core.errors import CommandFailed, InputError
 from mlcicd.data.perturbed import Sample, Variant
 from mlcicd.data.source import Source
 from mlcicd.evaluation.predictions import Predictions, Structure, take
-from mlcicd.evaluation.scoring import score
 from mlcicd.registry import Registry
 from mlcicd.stages.evaluate_models import Model, as_predictions
 from mlcicd.stages.record import Record
+from mlcicd.stages.scoring import score_admitted
 from mlcicd.stages.supply import admitted
 
 PLAIN = Variant("the rows as they are")
@@ -106,21 +105,8 @@ class Asked:
         what = f"candidate on {sum(rows):,} changed rows" if variants != [PLAIN] else "candidate on a sample"
         self._record.progress.step(f"scoring the {what}")
         with self.sample.written(variants, project.state / "cache") as path:
-            scored = score(
-                self._path,
-                path,
-                model_digest=self._ground.candidate.digest,
-                data_digest=digest_file(path),
-                target=project.config.data.target,
-                ignore=project.config.data.ignore,
-                python=project.python,
-                environ=project.environ,
-                cache=project.state / "cache" / "predictions",
-                cwd=project.root,
-                timeout=seconds(project.config.evaluate.timeout),
-                what=what,
-                progress=self._record.progress,
-            )
+            digest = self._ground.candidate.digest
+            scored = score_admitted(self._record, self._path, digest, path, digest_file(path), what)
         if len(scored.answer) != sum(rows):
             raise InputError(f"the model answered {len(scored.answer):,} rows for {sum(rows):,}")
         predictions = as_predictions(self._record, scored)

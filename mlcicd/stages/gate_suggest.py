@@ -201,8 +201,7 @@ def _proposed(
                 by=column,
                 column=values,
                 min_rows=50,
-                confidence=gates.confidence,
-                resamples=gates.resamples,
+                **gates.common,
             )
             slices.append(thresholds.slice_threshold(column, metric, found, gates=count))
     return wholes, tuple(s for s in slices if s is not None)
@@ -217,10 +216,7 @@ def _estimates(
         gates.y,
         candidate,
         champion,
-        sample_weight=gates.weight,
-        confidence=gates.confidence,
-        resamples=gates.resamples,
-        structure=gates.structure,
+        **gates.common,
     )
 
 

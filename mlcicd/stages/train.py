@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlcicd.config import Project
+from mlcicd.config import FILE_NAME, Project
+from mlcicd.core.errors import ConfigError
 from mlcicd.core.files import alone
 from mlcicd.core.verdict import Check, CheckStatus, Severity, Status, conclude
 from mlcicd.stages.common import registry_of
@@ -47,6 +48,13 @@ def train(
 
 def _train(record: Record, *, force: bool, pull: bool, twice: bool, select: str, choose: bool) -> Status | None:
     project = record.project
+    if not project.config.train.present:
+        raise ConfigError(
+            "there is no section `train`: nothing says how the model is made",
+            file=FILE_NAME,
+            remedy="add `train: {run: python train.py}`; where models are made elsewhere, judge their predictions with "
+            "`mlcicd evaluate --predictions FILE`",
+        )
     wanted = wanted_cells(project, select=select, choose=choose)
     if project.config.train.matrix:
         # Told now, not after the trainings.

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlcicd.config import seconds
 from mlcicd.core.digests import digest_tree
 from mlcicd.core.verdict import Check, CheckStatus, Severity
 from mlcicd.data.questions import questions
 from mlcicd.data.source import open_source
-from mlcicd.evaluation.scoring import Scored, score
 from mlcicd.registry.tracking import TAG
 from mlcicd.stages.record import Record
-from mlcicd.stages.supply import admitted
+from mlcicd.stages.scoring import scored_here
 from mlcicd.stages.train_data import by_dvc
 from mlcicd.stages.train_one import Bench, Trained, run_of, train_in
 from mlcicd.training.artifact import differing_files, put_model
@@ -49,8 +47,8 @@ def check_reproducible(record: Record, bench: Bench, first: Trained) -> list[Che
             path.write_bytes(content)
     with questions(open_source(holdout), project.config.data.target, project.state / "cache") as asked:
         data = digest_tree(holdout)
-        one = _score(record, kept, first.digest, asked, data, "first model", made_here=not first.reused)
-        other = _score(record, second, made.digest, asked, data, "second model", made_here=True)
+        one = scored_here(record, kept, first.digest, asked, data, "first model", made_here=not first.reused)
+        other = scored_here(record, second, made.digest, asked, data, "second model", made_here=True)
     settings = project.config.train.reproducible
     apart = compare_answers(one.answer, other.answer, settings.tolerance)
     files = differing_files(kept, second)
@@ -84,25 +82,6 @@ def _check(apart: Apart, files: list[str], tolerance: float, *, warn: bool) -> C
         if apart.same
         else f"two trainings of the same thing answer {apart.differing:,} of {apart.rows:,} rows differently",
         remedy="" if apart.same else "seed what draws (MLCICD_SEED), and sort what has no order; or set a tolerance",
-    )
-
-
-def _score(record: Record, model: Path, digest: str, asked: Path, data: str, what: str, *, made_here: bool) -> Scored:
-    project = record.project
-    return score(
-        admitted(record, model, digest, what, made_here=made_here),
-        asked,
-        model_digest=digest,
-        data_digest=data,
-        target=project.config.data.target,
-        ignore=project.config.data.ignore,
-        python=project.python,
-        environ=project.environ,
-        cache=project.state / "cache" / "predictions",
-        cwd=project.root,
-        timeout=seconds(project.config.evaluate.timeout),
-        what=what,
-        progress=record.progress,
     )
 
 

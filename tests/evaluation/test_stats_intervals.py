@@ -263,7 +263,8 @@ def test_confidence_orders_intervals_and_is_checked() -> None:
         for part in (result.uncertainty, result.difference_uncertainty):
             assert part is not None
             (a, b), (c, d) = part.interval(0.8), part.interval(0.99)
-            assert c < a < b < d
+            # A calibration error may well be zero at both.
+            assert c <= a <= b < d if name == "ece" else c < a < b < d
     with pytest.raises(ConfigError, match="between 0 and 1"):
         one("f1", y, Predictions(scores=candidate), confidence=95)
 

@@ -16,6 +16,7 @@ from mlcicd.evaluation.intervals import estimate
 from mlcicd.evaluation.predictions import Predictions
 from mlcicd.evaluation.slices import MISSING, binned, by_values
 from mlcicd.evaluation.weakest import weakest_slices
+from mlcicd.report.matrix import draw_matrix, parse_matrix
 
 
 def world(n: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -146,6 +147,9 @@ def test_thinning_keeps_both_ends() -> None:
 def check_contract(found: list[dict]) -> None:
     json.dumps(found, allow_nan=False)
     for figure in found:
+        if figure["kind"] == "matrix":
+            draw_matrix(parse_matrix(figure))
+            continue
         assert set(figure) == {"kind", "title", "x_label", "y_label", "series", "reference", "log_y"}
         assert figure["kind"] in {"lines", "bars", "intervals"}
         for series in figure["series"]:
@@ -163,14 +167,32 @@ def test_figures_keep_their_contract() -> None:
     check_contract(binary)
     titles = [f["title"] for f in binary]
     assert titles[:3] == ["Gain over the champion", "ROC curve", "Precision and recall"]
-    assert titles[3:] == ["Reliability", "Right answers by true class"]
+    assert titles[3:] == ["Reliability", "Confusion matrix", "Right answers by true class"]
     gains = binary[0]["series"][0]
     assert gains["y"][1] == pytest.approx(-(results[1].difference or math.nan))
     rng = np.random.default_rng(0)
     many = figures("multiclass", group, Predictions(scores=rng.dirichlet([1, 1, 1], group.size)))
     check_contract(many)
-    assert [f["title"] for f in many] == ["Reliability", "Right answers by true class"]
+    assert [f["title"] for f in many] == ["Reliability", "Confusion matrix", "Right answers by true class"]
     check_contract(figures("regression", rng.normal(size=50), Predictions(rng.normal(size=50))))
+
+
+def test_confusion_matrices_are_scikit_learns_and_fold_rare_classes() -> None:
+    rng = np.random.default_rng(3)
+    y = rng.choice([f"c{i:02}" for i in range(20)], 3000, p=np.arange(1, 21) / 210)
+    said = np.where(rng.random(3000) < 0.7, y, rng.permutation(y))
+    weight = rng.random(3000)
+    found = figures("multiclass", y, Predictions(labels=said), Predictions(labels=y), sample_weight=weight)
+    (matrix,) = (f for f in found if f["kind"] == "matrix")
+    assert matrix["classes"] == [*(f"c{i:02}" for i in range(8, 20)), "8 others"]
+    full = sk.confusion_matrix(y, said, sample_weight=weight)
+    counts = np.array(matrix["matrices"][0]["counts"])
+    assert counts[:12, :12] == pytest.approx(full[8:, 8:])
+    assert counts[12, 12] == pytest.approx(full[:8, :8].sum())
+    assert counts.sum() == pytest.approx(weight.sum())
+    assert [m["name"] for m in matrix["matrices"]] == ["candidate", "champion"]
+    champion = np.array(matrix["matrices"][1]["counts"])
+    assert champion[:12, :12] == pytest.approx(np.diag(np.diag(champion))[:12, :12])
 
 
 def test_figures_of_nothing() -> None:

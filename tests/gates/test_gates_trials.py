@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from mlcicd.evaluation import saboteurs
 from mlcicd.evaluation.gate_set import GateSet
 from mlcicd.evaluation.gate_trials import ladder, largest_passed, smallest_caught, trials, without_value
 from mlcicd.evaluation.gates import Gate, SliceGate, VsChampion
-from mlcicd.evaluation.predictions import Predictions, Structure
+from mlcicd.evaluation.predictions import Predictions, Structure, take
 
 N = 3000
 
@@ -187,3 +188,76 @@ def test_resampled_groups_stay_whole() -> None:
 def test_name_of_a_slice_gate_loses_its_value() -> None:
     assert without_value("roc_auc (origin=EWR)") == "roc_auc by origin"
     assert without_value("roc_auc vs champion") == "roc_auc vs champion"
+
+
+def ranking(group_name: str = "query") -> tuple[GateSet, Predictions]:
+    """300 queries of ten documents, whose order a model knows well."""
+    rng = np.random.default_rng(11)
+    z = rng.normal(size=N)
+    relevance = np.clip(np.round(z), 0, 3)
+    query = np.repeat(np.arange(N // 10), 10)
+    place = np.array(["a", "b", "c"])[rng.integers(0, 3, N // 10)[query]]
+    set_ = GateSet(
+        "ranking",
+        relevance,
+        [Gate("ndcg", min=0.7, vs_champion=VsChampion(0.02))],
+        [SliceGate("place", "ndcg", min=0.7)],
+        {"place": place},
+        structure=Structure(group=query, group_name=group_name),
+    )
+    return set_, Predictions(scores=z + 0.2 * rng.normal(size=N))
+
+
+def test_a_ranking_is_tried_by_its_queries() -> None:
+    set_, good = ranking()
+    found = {t.name: t.judged for t in trials(set_, good)}
+    identical = found.pop("identical")
+    assert identical.status is Status.PASSED
+    assert identical.results[0].units == "300 groups by query"
+    assert all(judged.blocked for judged in found.values()), {k: v.status for k, v in found.items()}
+    rungs = ladder(set_, good, strengths=(0.03, 1.0, 3.0))
+    assert rungs[0].failed == 0 and rungs[-1].failed == 1, rungs
+    # A query that is drawn twice is two queries: not one with every document twice.
+    at, rows = set_.resampled(np.random.default_rng(0))
+    assert at.judge(take(good, rows), None).results[0].units == "300 groups by query"
+
+
+def test_rows_that_belong_together_are_judged_as_such() -> None:
+    y, good, _ = binary()
+    group = np.repeat(np.arange(30), N // 30)
+    alone = GateSet("binary", y, [AUC]).judge(good, None).results[0]
+    grouped = GateSet("binary", y, [AUC], structure=Structure(group=group, group_name="day")).judge(good, None)
+    assert grouped.results[0].units == "30 groups by day"
+    assert alone.units == ""
+    assert "30 groups by day" in grouped.results[0].method
+
+
+def test_weights_count_in_trials_as_in_evaluations() -> None:
+    rng = np.random.default_rng(12)
+    y = rng.integers(0, 2, N)
+    heavy = rng.random(N) < 0.5
+    right = np.where(heavy, y, 1 - y)
+    weight = np.where(heavy, 99.0, 1.0)
+    gate = Gate("accuracy", min=0.9)
+    part = SliceGate("place", "accuracy", min=0.9)
+    place = rng.choice(["a", "b"], N)
+    set_ = GateSet("binary", y, [gate], [part], {"place": place}, weight=weight)
+    assert set_.judge(Predictions(labels=right), None).status is Status.PASSED
+    assert replace(set_, weight=None).judge(Predictions(labels=right), None).status is Status.FAILED
+    at, rows = set_.resampled(np.random.default_rng(1))
+    assert at.weight is not None and np.array_equal(at.weight, weight[rows])
+    assert at.judge(Predictions(labels=right[rows]), None).status is Status.PASSED
+
+
+def test_quantile_forecasts_keep_their_order_under_noise() -> None:
+    rng = np.random.default_rng(13)
+    y = rng.normal(size=400)
+    columns = y[:, None] + np.array([-1.0, 0.0, 1.0]) + 0.5 * rng.normal(size=(400, 1))
+    good = Predictions(scores=columns, classes=(0.1, 0.5, 0.9))
+    gate = Gate("pinball", vs_champion=VsChampion(0.01))
+    time = np.repeat(np.arange(200), 2)
+    set_ = GateSet("forecast", y, [gate], structure=Structure(time=time))
+    rungs = ladder(set_, good, strengths=(0.03, 3.0))
+    assert rungs[0].failed == 0 and rungs[-1].failed == 1, rungs
+    noise = np.asarray(saboteurs.noisy(good, 2.0, rng, spread=1.0).scores)
+    assert (np.diff(noise, axis=1) > 0).all()
