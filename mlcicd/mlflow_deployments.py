@@ -159,6 +159,10 @@ class MlcicdDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]
         _no_endpoint(endpoint)
         import requests
 
+        from mlcicd.stages.places import token
+
+        with _as_mlflow():
+            secret = token(self._project())
         url = self.get_deployment(_named(deployment_name))["url"]
         with requests.Session() as session:
             # A proxy of the environment has no business between us and the environment's own endpoint.
@@ -167,7 +171,10 @@ class MlcicdDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]
                 answer = session.post(
                     f"{url}/invocations",
                     data=json.dumps(_body(inputs)),
-                    headers={"content-type": "application/json"},
+                    headers={
+                        "content-type": "application/json",
+                        **({"authorization": f"Bearer {secret}"} if secret else {}),
+                    },
                     timeout=60,
                 )
             except requests.RequestException as error:

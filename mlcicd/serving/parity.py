@@ -19,7 +19,13 @@ NAME = "parity"
 
 
 def compare_answers(
-    url: str, body: dict[str, Any], expected: NDArray[Any], *, tolerance: float, timeout_s: float = 60.0
+    url: str,
+    body: dict[str, Any],
+    expected: NDArray[Any],
+    *,
+    tolerance: float,
+    timeout_s: float = 60.0,
+    token: str = "",
 ) -> Check:
     """Asks the server at `url` and compares.
 
@@ -29,6 +35,7 @@ def compare_answers(
         expected: (n,) or (n, k) numbers or text.
         tolerance: largest |a - b| / max(1, |b|) of two numbers a (served) and b (expected).
         timeout_s: the longest one answer is waited for.
+        token: sent with each request, if there is one.
 
     Returns:
         One check. `details` holds `rows`, `largest` (difference) and `one_by_one`, how many rows were asked singly.
@@ -48,6 +55,8 @@ def compare_answers(
         with Session() as session:
             # A proxy of the environment has no business between us and the server under test.
             session.trust_env = False
+            if token:
+                session.headers["authorization"] = f"Bearer {token}"
             for request, wanted, what in asked:
                 response = session.post(f"{url}/invocations", json=request, timeout=timeout_s)
                 if response.status_code != 200:

@@ -68,19 +68,7 @@ def deploy(record: Record, *, environment: str = "", model_version: str = "", ap
         return Status.PASSED
     if champion is not None:
         _restore(record, registry, where, champion)
-    own_url, model = _bring_up(record, registry, where, version)
-    try:
-        record.checks += _smoke(record, where, own_url, smoke)
-        if conclude(record.checks) is not Status.FAILED:
-            record.checks.append(parity(record, where, own_url, model))
-    except BaseException:
-        # Untested, it must not stay as a canary that somebody gives traffic to.
-        where.target.abort()
-        raise
-    if conclude(record.checks) is Status.FAILED:
-        where.target.abort()
-        what = "its smoke test" if record.checks[-1].name != "parity" else "the comparison with the evaluated model"
-        record.summary = f"version {version.version} failed {what} in {where.name} and was taken away"
+    if not _brought_up(record, registry, where, version, smoke):
         return Status.FAILED
     if strategy == "direct":
         _switch(record, registry, where, version, live=live)
@@ -90,6 +78,27 @@ def deploy(record: Record, *, environment: str = "", model_version: str = "", ap
     done = f"has the traffic of {where.name}" if strategy == "direct" else f"waits beside version {live}"
     record.summary = f"version {version.version} is up and {done}"
     return Status.PASSED
+
+
+def _brought_up(
+    record: Record, registry: Registry, where: Place, version: RegisteredVersion, smoke: list[SmokeRequest] | None
+) -> bool:
+    """The version beside the live one, and whether it has passed its tests there; taken away again if not."""
+    own_url, model = _bring_up(record, registry, where, version)
+    try:
+        record.checks += _smoke(record, where, own_url, smoke)
+        if conclude(record.checks) is not Status.FAILED:
+            record.checks.append(parity(record, where, own_url, model))
+    except BaseException:
+        # Untested, it must not stay as a canary that somebody gives traffic to.
+        where.target.abort()
+        raise
+    if conclude(record.checks) is not Status.FAILED:
+        return True
+    where.target.abort()
+    what = "its smoke test" if record.checks[-1].name != "parity" else "the comparison with the evaluated model"
+    record.summary = f"version {version.version} failed {what} in {where.name} and was taken away"
+    return False
 
 
 def _show(record: Record, where: Place, changes: list[str]) -> None:

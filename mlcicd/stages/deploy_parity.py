@@ -11,7 +11,7 @@ from mlcicd.data.source import open_source
 from mlcicd.evaluation.golden import golden_rows
 from mlcicd.serving.parity import NAME, compare_answers
 from mlcicd.stages.common import prepare_data
-from mlcicd.stages.places import Place
+from mlcicd.stages.places import Place, token
 from mlcicd.stages.record import Record
 
 
@@ -44,7 +44,7 @@ def parity(record: Record, where: Place, url: str, model: Path) -> Check:
             timeout=seconds(project.config.evaluate.timeout),
             progress=record.progress,
         )
-    return compare_answers(url, golden.body, golden.answer, tolerance=settings.tolerance)
+    return compare_answers(url, golden.body, golden.answer, tolerance=settings.tolerance, token=token(project))
 
 
 def _skipped(reason: str) -> Check:
