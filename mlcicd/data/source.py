@@ -86,6 +86,15 @@ class Source:
         return self.format in ("csv", "jsonl")
 
     @property
+    def distributed(self) -> bool:
+        """Whether the rows are elsewhere, in no order: they have no numbers then, and only aggregates come here."""
+        return False
+
+    def refuses(self, condition: str) -> str:
+        """Why a condition (our SQL) can not be counted on this source's engine; empty when it can."""
+        return ""
+
+    @property
     def registered(self) -> Any:
         """An object that the engine reads in the place of files; None where it reads these."""
         return _arrow_table(self) if self.format == "arrow" else None
@@ -93,10 +102,7 @@ class Source:
     @cached_property
     def digest(self) -> str:
         """`sha256:` digest of the content: the file's bytes, or the relative paths and bytes of all files."""
-        if len(self.files) == 1:
-            return digest_file(self.files[0])
-        root = Path(os.path.commonpath(self.files))
-        return digest_json([(file.relative_to(root).as_posix(), digest_file(file)) for file in self.files])
+        return digest_files(self.files)
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -165,9 +171,9 @@ def open_source(path: Path, *, memory_limit: str = "1GB", threads: int | None = 
     Raises:
         InputError: missing, empty, truncated, wrongly encoded, no header, duplicate columns, unknown suffix.
     """
-    files = _files(path)
-    file_format = _format(files[0])
-    if any(_format(file) != file_format for file in files):
+    files = matching_files(path)
+    file_format = format_of(files[0])
+    if any(format_of(file) != file_format for file in files):
         raise InputError("files of different formats", where=str(path), remedy="name files of one format")
     for file in files:
         if file.stat().st_size == 0:
@@ -189,6 +195,14 @@ def open_source(path: Path, *, memory_limit: str = "1GB", threads: int | None = 
     if not columns:
         raise InputError("there are no columns", where=str(path))
     return replace(source, columns=columns)
+
+
+def digest_files(files: Sequence[Path]) -> str:
+    """`sha256:` digest of a file's bytes, or of the relative paths and bytes of several."""
+    if len(files) == 1:
+        return digest_file(files[0])
+    root = Path(os.path.commonpath(files))
+    return digest_json([(file.relative_to(root).as_posix(), digest_file(file)) for file in files])
 
 
 def connect(sources: Mapping[str, Source]) -> duckdb.DuckDBPyConnection:
@@ -267,7 +281,8 @@ def _remedy(text: str) -> str:
     return "write the file again; a broken download or an interrupted job leaves one like this"
 
 
-def _files(path: Path) -> tuple[Path, ...]:
+def matching_files(path: Path) -> tuple[Path, ...]:
+    """A file, the Parquet files of a directory, or what a glob matches; sorted. Raises InputError for none."""
     if path.is_dir():
         found = sorted(file for file in path.rglob("*.parquet") if file.is_file())
         if not found:
@@ -297,7 +312,8 @@ def _expand(pattern: Path) -> list[Path]:
     return sorted(file for file in root.glob(str(Path(*parts[first:]))) if file.is_file())
 
 
-def _format(file: Path) -> Format:
+def format_of(file: Path) -> Format:
+    """How a file is encoded, by its name. Raises InputError for an unknown suffix."""
     name = file.name.lower()
     for suffix, file_format in _SUFFIXES.items():
         if name.endswith(suffix):
