@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlcicd.core.errors import ConfigError, DefectError, InputError, ServiceError
-from mlcicd.data.source import Source, digest_files, format_of, matching_files, quote, refuse_duplicates
+from mlcicd.data.files import digest_files, format_of, matching_files, refuse_duplicates
+from mlcicd.data.source import Source, quote
 from mlcicd.data.spark_sql import NotOnSpark, to_spark
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ refused by name instead of being trusted. Text never becomes part of the SQL: li
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mlcicd.data.conditions import kind_of
+from mlcicd.data.java_patterns import java_pattern
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -241,7 +241,10 @@ class _Translation:
         self._must_be(node.this, ("string",), "regexp_full_match()")
         if not _is_text_literal(node.expression) or node.args.get("options"):
             raise NotOnSpark("regexp_full_match() with a pattern that is no plain text, or with options")
-        pattern = java_pattern(str(node.expression.this))
+        try:
+            pattern = java_pattern(str(node.expression.this))
+        except ValueError as error:
+            raise NotOnSpark(str(error)) from error
         return lambda new: self._call("REGEXP_LIKE", new.this, self._exp.Literal.string(pattern))
 
     # --- the rest
@@ -338,40 +341,3 @@ class _Translation:
 
 def _is_text_literal(node: Any) -> bool:
     return type(node).__name__ == "Literal" and bool(node.is_string)
-
-
-# What RE2 and Java read differently, outside and inside of brackets.
-_ESCAPES = frozenset("dDwWbBAztnrf\\.+*?()|[]{}^$-/_:;,!@#%&=<>~'\" ")
-_GROUP = re.compile(r"\(\?(?!:|i\)|s\)|is\)|si\))")
-
-
-def java_pattern(pattern: str) -> str:
-    """A pattern in RE2's syntax that must match the whole text, in Java's.
-
-    Raises:
-        NotOnSpark: it uses what the two read differently.
-    """
-    refused = NotOnSpark(f"the pattern {pattern} uses what Java's regular expressions read differently")
-    if _GROUP.search(pattern):
-        raise refused
-    inside, position = False, 0
-    while position < len(pattern):
-        char = pattern[position]
-        if char == "\\":
-            position += 1
-            if position >= len(pattern) or pattern[position] not in _ESCAPES:
-                raise refused
-        elif inside:
-            if char == "[" or pattern[position : position + 2] in ("&&", "--", "~~"):
-                raise refused
-            inside = char != "]"
-        elif char == "[":
-            inside = True
-            if pattern[position + 1 : position + 2] == "]" or pattern[position + 1 : position + 3] == "^]":
-                raise refused
-        elif char in "*+?}" and pattern[position + 1 : position + 2] == "+":
-            raise refused  # possessive in Java, an error or a repetition in RE2
-        position += 1
-    # d: a line ends with \n alone; u: letters beyond ASCII have two cases, too.
-    flags = "(?du)" if "(?i" in pattern or "(?si" in pattern else "(?d)"
-    return rf"{flags}\A(?:{pattern})\z"

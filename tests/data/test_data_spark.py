@@ -17,11 +17,11 @@ import pytest
 from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.core.verdict import Check
 from mlcicd.data.checks import run_checks
+from mlcicd.data.java_patterns import java_pattern
 from mlcicd.data.profile import profile
 from mlcicd.data.schema import TableSchema, parse_schema
 from mlcicd.data.source import open_source
 from mlcicd.data.spark import SparkSource, open_spark, open_spark_frame
-from mlcicd.data.spark_sql import NotOnSpark, java_pattern
 
 pytestmark = pytest.mark.slow
 
@@ -274,5 +274,5 @@ def test_text_files_and_broken_files_are_refused(session: Any, tmp_path: Path) -
     ],
 )
 def test_patterns_that_java_reads_differently_are_refused(pattern: str) -> None:
-    with pytest.raises(NotOnSpark):
+    with pytest.raises(ValueError, match="read differently"):
         java_pattern(pattern)
