@@ -113,7 +113,7 @@ rules:
 EXPRESSIONS = [
     "f > 1",
     "f <> 1.5 or f is null",
-    "f = f and not isnan(f)",
+    "not isnan(f)",
     "isfinite(f) and f between -2 and 2",
     "f / 0 > 3",
     "i / 2 >= 0.5",
