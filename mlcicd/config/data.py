@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mlcicd.config.base import Duration, Section
-from mlcicd.config.data_set import DataSet
+from mlcicd.config.data_set import DataSet, Spark
 
 Action = Literal["warn", "fail"]
 
@@ -158,6 +158,11 @@ class Data(Section):
         "", description="Command that makes the newest data part of the training data; run by `run --refresh`."
     )
     schema_file: str = Field("", alias="schema", description="Rules for columns (`mlcicd data infer` writes it).")
+    engine: Literal["duckdb", "spark"] = Field(
+        "duckdb",
+        description="Where `validate-data` counts: here, or (Parquet only) on Spark, which sees the paths.",
+    )
+    spark: Spark = Field(default_factory=Spark, description="The session that `engine: spark` makes.")
     ignore: list[str] = Field(default_factory=list, description="Columns the model is not given (keys, times).")
     checks: DataChecks = Field(default_factory=DataChecks, description="Checks beyond the schema.")
 

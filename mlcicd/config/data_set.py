@@ -99,6 +99,13 @@ class DataSet(Section):
         return {"anyOf": [dict(mapping), {"type": "string"}], "description": mapping.get("description", "")}
 
 
+class Spark(Section):
+    """The Spark session that `engine: spark` makes, where none is active."""
+
+    master: str = Field("", description="`local[4]`, `spark://host:7077`, `yarn`; what Spark's own configuration says.")
+    options: dict[str, str] = Field(default_factory=dict, description="Spark's settings, by their names.")
+
+
 def without_secrets(address: str) -> str:
     """An address without user, password and query."""
     parts = urlsplit(address)

@@ -5,6 +5,7 @@ One module a concept; import from the modules, they are cheap until a function i
 - :mod:`mlcicd.data.source`: `open_source(path)` binds a table to a locked-down, bounded-memory engine.
 - :mod:`mlcicd.data.frames`: `open_frame(frame)` binds a pandas, polars or Arrow frame to it.
 - :mod:`mlcicd.data.database`, :mod:`mlcicd.data.remote`: copied once to where the engine reads.
+- :mod:`mlcicd.data.spark`: `open_spark(path)`, `open_spark_frame(frame)`: the same rules on Spark.
 - :mod:`mlcicd.data.schema`: `load_schema(path)`, the user's `schema.yaml`.
 - :mod:`mlcicd.data.checks`: `run_checks(source, schema)`, the table against its schema.
 - :mod:`mlcicd.data.infer`: `infer_schema(source)` writes a commented schema.

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Check, CheckStatus, Severity
 from mlcicd.core.yaml_lines import nearest
-from mlcicd.data.conditions import RowRule, UniqueRule
+from mlcicd.data.conditions import RowRule, Rules, UniqueRule
 from mlcicd.data.examples import duplicate_examples, row_examples
 from mlcicd.data.foreign_keys import foreign_key_checks
 from mlcicd.data.rules import compile_rules
@@ -52,6 +53,7 @@ def run_checks(source: Source, schema: TableSchema, *, name: str = "train", now:
     """
     source = source.as_text(frozenset(n for n, c in schema.columns.items() if c.type == "string"))
     rules = compile_rules(source, schema)
+    _refuse_uncountable(source, rules)
     rows, counts = _count(source, rules.rows)
     failed = [rule for rule, count in zip(rules.rows, counts, strict=True) if _violated(rule, count)]
     examples = row_examples(source, failed, schema)
@@ -68,6 +70,24 @@ def run_checks(source: Source, schema: TableSchema, *, name: str = "train", now:
     if schema.freshness is not None:
         checks.append(_freshness(source, schema, now or datetime.now(UTC)))
     return [check.model_copy(update={"name": f"{name}.{check.name}"}) for check in checks]
+
+
+def _refuse_uncountable(source: Source, rules: Rules) -> None:
+    """Nothing is skipped because an engine can not do it: that would be a green light for rows that nobody has seen."""
+    reasons = {
+        rule.name: reason
+        for rule in rules.rows
+        for condition in (rule.applies, rule.valid)
+        if (reason := source.refuses(condition))
+    }
+    if reasons:
+        first = next(iter(reasons))
+        others = f"; so can not {', '.join(list(reasons)[1:20])}" if len(reasons) > 1 else ""
+        raise ConfigError(
+            f"the rule {first} can not run on this engine: {reasons[first]}{others}",
+            where=str(source.path),
+            remedy="write it with what docs/data.md lists for Spark, or check this table with `engine: duckdb`",
+        )
 
 
 def _count(source: Source, rules: list[RowRule]) -> tuple[int, list[_Count]]:

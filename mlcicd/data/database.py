@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlcicd.core.errors import InputError, ServiceError, learn_secrets
 from mlcicd.core.yaml_lines import nearest
-from mlcicd.data.source import literal, open_source, quote, reading, refuse_duplicates
+from mlcicd.data.files import refuse_duplicates
+from mlcicd.data.source import literal, open_source, quote, reading
 
 if TYPE_CHECKING:
     import duckdb

@@ -12,7 +12,8 @@ from typing import Any
 
 from mlcicd.core.digests import digest_json
 from mlcicd.core.errors import InputError
-from mlcicd.data.source import Source, connect, quote, reading, refuse_duplicates
+from mlcicd.data.files import refuse_duplicates
+from mlcicd.data.source import Source, connect, quote, reading
 
 _FETCHED = 100_000
 

@@ -16,6 +16,7 @@ from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.core.yaml_lines import nearest
 from mlcicd.data.column_profile import ColumnProfile, Kind, hashed
 from mlcicd.data.conditions import kind_of
+from mlcicd.data.distributed_profile import plain_values
 from mlcicd.data.histogram import Histogram, rounding_sql
 from mlcicd.data.row_sample import RowSample
 from mlcicd.data.source import Source, quote
@@ -169,8 +170,13 @@ def profile(
     for start in range(0, len(names), _COLUMNS_PER_PASS):
         block = names[start : start + _COLUMNS_PER_PASS]
         cells = {n: _count_cells(source, n, kinds[n]) for n in block if kinds[n] in ("numeric", "text")}
-        parts = ", ".join(_aggregates(name, kinds[name], cells.get(name)) for name in block)
-        values = source.fetch(f"SELECT {parts} FROM data")[0]
+        values: Sequence[dict[str, Any]]
+        if source.distributed:
+            numbers = {name: _number(name, kinds[name]) for name in cells}
+            values = plain_values(source, block, kinds, numbers, most=_SQUARABLE, longest=_LONGEST_CATEGORY)
+        else:
+            parts = ", ".join(_aggregates(name, kinds[name], cells.get(name)) for name in block)
+            values = source.fetch(f"SELECT {parts} FROM data")[0]
         for name, value in zip(block, values, strict=True):
             if (counted := cells.get(name)) is not None:
                 value["counts"] = counted.counts

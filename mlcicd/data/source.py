@@ -10,41 +10,23 @@ from __future__ import annotations
 
 import csv
 import gzip
-import os
 import tempfile
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from mlcicd.core.digests import digest_file, digest_json
 from mlcicd.core.errors import DefectError, InputError
+from mlcicd.data.files import Format, digest_files, format_of, matching_files, refuse_duplicates
 
 if TYPE_CHECKING:
     import duckdb
 
-Format = Literal["parquet", "csv", "jsonl", "arrow"]
-
-_SUFFIXES: dict[str, Format] = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".tsv": "csv",
-    ".tsv.gz": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-}
 _DELIMITERS = (",", "\t", ";", "|")
-_GLOB = frozenset("*?[")
 _HEADER_LIMIT = 1 << 24
 
 
@@ -86,6 +68,15 @@ class Source:
         return self.format in ("csv", "jsonl")
 
     @property
+    def distributed(self) -> bool:
+        """Whether the rows are elsewhere, in no order: they have no numbers then, and only aggregates come here."""
+        return False
+
+    def refuses(self, condition: str) -> str:
+        """Why a condition (our SQL) can not be counted on this source's engine; empty when it can."""
+        return ""
+
+    @property
     def registered(self) -> Any:
         """An object that the engine reads in the place of files; None where it reads these."""
         return _arrow_table(self) if self.format == "arrow" else None
@@ -93,10 +84,7 @@ class Source:
     @cached_property
     def digest(self) -> str:
         """`sha256:` digest of the content: the file's bytes, or the relative paths and bytes of all files."""
-        if len(self.files) == 1:
-            return digest_file(self.files[0])
-        root = Path(os.path.commonpath(self.files))
-        return digest_json([(file.relative_to(root).as_posix(), digest_file(file)) for file in self.files])
+        return digest_files(self.files)
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -165,9 +153,9 @@ def open_source(path: Path, *, memory_limit: str = "1GB", threads: int | None = 
     Raises:
         InputError: missing, empty, truncated, wrongly encoded, no header, duplicate columns, unknown suffix.
     """
-    files = _files(path)
-    file_format = _format(files[0])
-    if any(_format(file) != file_format for file in files):
+    files = matching_files(path)
+    file_format = format_of(files[0])
+    if any(format_of(file) != file_format for file in files):
         raise InputError("files of different formats", where=str(path), remedy="name files of one format")
     for file in files:
         if file.stat().st_size == 0:
@@ -265,61 +253,6 @@ def _remedy(text: str) -> str:
     if "utf" in text.lower():
         return "write it as UTF-8 (iconv -f LATIN1 -t UTF-8), or as Parquet"
     return "write the file again; a broken download or an interrupted job leaves one like this"
-
-
-def _files(path: Path) -> tuple[Path, ...]:
-    if path.is_dir():
-        found = sorted(file for file in path.rglob("*.parquet") if file.is_file())
-        if not found:
-            raise InputError("no Parquet files in the directory", where=str(path))
-    elif not path.exists() and _GLOB.intersection(str(path)):
-        found = _expand(path)
-        if not found:
-            raise InputError("no file matches", where=str(path))
-    elif path.is_file():
-        found = [path]
-    else:
-        raise InputError(
-            "no such file",
-            where=str(path),
-            remedy="check the path in the configuration; data kept with DVC has to be pulled (dvc pull)",
-        )
-    if any(not os.access(file, os.R_OK) for file in found):
-        raise InputError("no permission to read it", where=str(path))
-    # Absolute, because the engine compares them with its list of allowed paths.
-    return tuple(file.resolve() for file in found)
-
-
-def _expand(pattern: Path) -> list[Path]:
-    parts = pattern.parts
-    first = next(i for i, part in enumerate(parts) if _GLOB.intersection(part))
-    root = Path(*parts[:first]) if first else Path()
-    return sorted(file for file in root.glob(str(Path(*parts[first:]))) if file.is_file())
-
-
-def _format(file: Path) -> Format:
-    name = file.name.lower()
-    for suffix, file_format in _SUFFIXES.items():
-        if name.endswith(suffix):
-            return file_format
-    raise InputError(
-        f"unknown kind of file {file.suffix or file.name!r}",
-        where=str(file),
-        remedy=f"use one of {', '.join(_SUFFIXES)}",
-    )
-
-
-def refuse_duplicates(names: Sequence[str], where: object) -> None:
-    """Raises InputError when two columns have one name, compared without regard to case."""
-    # Case does not tell columns apart in SQL, nor on the file systems and warehouses the data goes to next.
-    twice = [name for name, count in Counter(name.lower() for name in names).items() if count > 1 and name]
-    if twice:
-        raise InputError(
-            f"duplicate column {twice[0]!r} (compared without regard to case)",
-            where=str(where),
-            why="A rule about one of them could be checked on the other.",
-            remedy="rename or drop one of the columns where the file is written",
-        )
 
 
 def _parquet_names(source: Source) -> list[str]:

@@ -47,17 +47,29 @@ def _unmerged(environ: Mapping[str, str]) -> bool:
 
 
 def prepare_data(record: Record, *needed: str, always: bool = False) -> None:
-    """Runs `data.prepare` when a needed file is not here, so that a fresh checkout can begin at any stage.
+    """Brings what is needed and not here, so that a fresh checkout can begin at any stage.
 
-    Tables and remote files among the needed are read into their snapshots, where there is none.
+    Files by `data.prepare`, tables and remote files by reading them into their snapshots.
 
     Args:
-        needed: paths of the configuration; the data sets when none are named.
-        always: run it even when all are here.
+        needed: paths of the configuration; the data sets when none are named (no snapshot of `current`, which is
+            `monitor`'s).
+        always: run it, and read them, even when all are here.
 
     Raises:
         CommandFailed: the command failed.
         InputError, ServiceError: a table or remote file can not be read.
+    """
+    data = record.project.config.data
+    prepare_files(record, *needed, always=always)
+    bring_snapshots(record, needed or (data.train, data.holdout), always=always)
+
+
+def prepare_files(record: Record, *needed: str, always: bool = False) -> None:
+    """Runs `data.prepare` when a needed file is not here; see :func:`prepare_data`.
+
+    Raises:
+        CommandFailed: the command failed.
     """
     project = record.project
     data = project.config.data
@@ -65,7 +77,6 @@ def prepare_data(record: Record, *needed: str, always: bool = False) -> None:
     files = [path for path in wanted if path not in data.brought]
     if data.prepare and (always or any(not (project.root / path).exists() for path in files)):
         run_project_command(record, data.prepare, "preparing the data")
-    bring_snapshots(record, wanted, always=always)
 
 
 def run_project_command(record: Record, command: str, what: str) -> None:

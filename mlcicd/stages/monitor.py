@@ -15,7 +15,7 @@ from mlcicd.data.source import open_source
 from mlcicd.monitoring.breach import Breach, BreachRule, judge_breach
 from mlcicd.registry import Registry
 from mlcicd.registry.tracking import TAG
-from mlcicd.stages.common import data_path, prepare_data, registry_of
+from mlcicd.stages.common import data_path, prepare_files, registry_of
 from mlcicd.stages.data_sets import bring_snapshots
 from mlcicd.stages.drifting import drift_findings
 from mlcicd.stages.record import Record, stage
@@ -38,7 +38,7 @@ def monitor(record: Record, *, data: str = "", ignore_breach: bool = False) -> S
     """
     project = record.project
     rule = project.config.data.checks.drift or Drift()
-    prepare_data(record)
+    prepare_files(record)
     if not data:  # the newest is what is asked about, not what an earlier check has seen
         bring_snapshots(record, [project.config.data.current], always=True)
     path = _explicit(record, data) if data else data_path(record, "current")

@@ -31,8 +31,8 @@ def check_reproducible(record: Record, bench: Bench, first: Trained) -> list[Che
     project = record.project
     target = project.root / project.config.train.artifact
     kept = bench.registry.fetch_model(first.run_id, project.model_cache, digest=first.digest)
-    holdout = project.path(project.config.data.holdout, ("data", "holdout"))
     bench.bring_data()
+    holdout = project.path(project.config.data.holdout, ("data", "holdout"))
     record.progress.step("training again, to compare")
     locks = {path: path.read_bytes() for path in _locks(project.root)} if by_dvc(project) else {}
     try:

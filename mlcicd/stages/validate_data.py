@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from mlcicd.config import Project
+from mlcicd.config import FILE_NAME, Project
 from mlcicd.core.digests import digest_json
+from mlcicd.core.errors import ConfigError
 from mlcicd.core.files import write_atomic
 from mlcicd.core.verdict import Check, CheckStatus, Severity, Status, conclude
 from mlcicd.core.yaml_lines import nearest
@@ -24,11 +26,12 @@ def validate_data(record: Record) -> Status | None:
     """Checks training data and holdout: schema, leakage between them, and drift against the reference profile."""
     project = record.project
     data = project.config.data
+    _refuse_what_spark_can_not(project)
     prepare_data(record, always=True)
     sources: dict[str, Source] = {}
     for kind in ("train", "holdout"):
         record.progress.step(f"reading {getattr(data, kind)}")
-        sources[kind] = open_source(data_path(record, kind))
+        sources[kind] = _open(project, data_path(record, kind))
         record.checks += _basics(kind, sources[kind], data.target, project.config.model.task)
     record.checks += _unknown_ignored(record, sources)
     _schema_checks(record, sources)
@@ -53,6 +56,28 @@ def validate_data(record: Record) -> Status | None:
         record.summary = f"{' and '.join(rows)} are as they should be"
         record.summary += f", with {warnings} warning{'s' * (warnings != 1)}" if warnings else ""
     return None
+
+
+def _open(project: Project, path: Path) -> Source:
+    data = project.config.data
+    if data.engine == "duckdb":
+        return open_source(path)
+    from mlcicd.data.spark import open_spark
+
+    return open_spark(path, master=data.spark.master, options=data.spark.options)
+
+
+def _refuse_what_spark_can_not(project: Project) -> None:
+    """A check that is asked for and can not run is an error, before anything is read: not a check less."""
+    data = project.config.data
+    if data.engine != "duckdb" and data.checks.leakage is not None:
+        raise ConfigError(
+            "data.checks.leakage can not run on Spark",
+            file=FILE_NAME,
+            line=project.document.line(("data", "checks", "leakage")),
+            why="It looks for the rows of one table in another by functions that only the embedded engine has.",
+            remedy="check a sample of the data with `engine: duckdb` for it, in a profile of its own",
+        )
 
 
 def _unknown_ignored(record: Record, sources: dict[str, Source]) -> list[Check]:
@@ -108,7 +133,7 @@ def _labels(kind: str, source: Source, target: str, task: str) -> Check:
     if source.columns[target] in ("FLOAT", "DOUBLE"):
         missing += f" OR NOT isfinite({column})"
     # Identifiers are quoted; nothing of the data is SQL.
-    holes, classes = source.fetch(f"SELECT count(*) FILTER ({missing}), count(DISTINCT {column}) FROM data")[0]  # noqa: S608
+    holes, classes = source.fetch(f"SELECT count(*) FILTER (WHERE {missing}), count(DISTINCT {column}) FROM data")[0]  # noqa: S608
     enough = classes == 2 if task == "binary" else classes >= (1 if task == "multilabel" else 2)
     reason = ""
     if holes:

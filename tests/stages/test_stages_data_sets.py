@@ -11,9 +11,10 @@ import fsspec
 import pytest
 
 from mlcicd.config import load_project
+from mlcicd.core.digests import digest_file
 from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Status
-from mlcicd.stages import evaluate, train, validate_data
+from mlcicd.stages import evaluate, monitor, train, validate_data
 
 from .conftest import change, project_at
 
@@ -79,6 +80,19 @@ def test_a_remote_file_is_a_data_set(root: Path) -> None:
     assert validate_data(project_at(root)).exit_code == 4
 
 
+def test_monitor_reads_the_newest_rows_and_no_other_table(tables: Path) -> None:
+    change(tables / "mlcicd.yaml", "current: holdout.csv", "current: {table: holdout, url: 'sqlite:///flights.db'}")
+    folder, digests = tables / ".mlcicd" / "data", []
+    for _ in range(2):
+        assert "no champion" in monitor(project_at(tables)).summary
+        digests.append(digest_file(folder / "current.parquet"))
+        with sqlite3.connect(tables / "flights.db") as database:
+            database.execute("UPDATE holdout SET a = a + 1")
+        database.close()
+    assert digests[0] != digests[1]
+    assert sorted(path.name for path in folder.iterdir()) == ["current.parquet", "current.parquet.json"]
+
+
 @pytest.mark.parametrize(
     ("written", "what"),
     [
@@ -105,3 +119,45 @@ def test_an_unset_variable_is_an_error_only_where_the_table_is_read(
     verdict = validate_data(project_at(tables))
     assert verdict.exit_code == 2
     assert "FLIGHTS_DB is not set" in verdict.summary
+
+
+SCHEMA = """
+version: 1
+key: [id]
+columns:
+  id: {type: int, unique: true}
+  a: {type: float, min: -4, max: 2}
+  y: {type: int, in: [0, 1]}
+rules: [{name: small, expression: a + b < 4, mostly: 0.9}]
+"""
+
+
+@pytest.mark.slow
+def test_the_same_configuration_on_spark(root: Path) -> None:
+    import pyarrow.csv as pc
+    import pyarrow.parquet as pq
+
+    for name in ("train", "holdout"):
+        pq.write_table(pc.read_csv(root / f"{name}.csv"), root / f"{name}.parquet")
+        change(root / "mlcicd.yaml", f"{name}: {name}.csv", f"{name}: {name}.parquet")
+    (root / "schema.yaml").write_text(SCHEMA)
+    change(root / "mlcicd.yaml", "target: y,", "target: y, schema: schema.yaml,")
+    change(root / "mlcicd.yaml", "ignore: [id]}", "ignore: [id], checks: {drift: {reference: train}}}")
+    here = validate_data(project_at(root))
+    options = "spark.ui.enabled: 'false', spark.driver.extraJavaOptions: '-XX:TieredStopAtLevel=1'"
+    options += ", spark.sql.shuffle.partitions: '2'"
+    spark = f"target: y, engine: spark, spark: {{master: 'local[2]', options: {{{options}}}}},"
+    change(root / "mlcicd.yaml", "target: y,", spark)
+    there = validate_data(project_at(root))
+    kept = {c.name: (c.status, c.observed, c.details.get("violations")) for c in here.checks}
+    found = {c.name: (c.status, c.observed, c.details.get("violations")) for c in there.checks}
+    assert found == kept
+    assert any(name.startswith("drift.") for name in kept)
+    assert there.status is here.status is Status.FAILED
+    assert kept["train.a.range"][0] == "failed"
+    digests = {s.name: s.digest for s in here.subjects if s.kind == "data"}
+    assert {s.name: s.digest for s in there.subjects if s.kind == "data"} == digests
+    change(root / "mlcicd.yaml", "checks: {drift", "checks: {leakage: {keys: [id]}, drift")
+    refused = validate_data(project_at(root))
+    assert refused.exit_code == 2
+    assert "leakage can not run on Spark" in refused.summary
