@@ -135,6 +135,15 @@ def test_new_and_vanished_categories_agree_with_python(
     assert [c.status for c in checks] == ["failed" if expected else "passed"]
 
 
+@pytest.mark.parametrize(("rows", "status"), [(49, "passed"), (50, "failed")])
+def test_a_category_that_chance_alone_may_have_left_out_has_not_vanished(
+    tmp_path: Path, rows: int, status: str
+) -> None:
+    reference = profile(table(tmp_path / "a.parquet", s=["a"] * 90 + ["b"] * 10))
+    results = drift(reference, table(tmp_path / "b.parquet", s=["a"] * rows))
+    assert [c.status for c in category_checks(results, max_vanished=0.01)] == [status]
+
+
 @settings(deadline=None, max_examples=20)
 @given(rows=st.lists(st.tuples(st.none() | LETTERS, st.integers(0, 2), st.booleans()), min_size=1, max_size=80))
 def test_sources_agree_with_python(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
