@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test check lint types generate lock act bench-canary fault-canary fault fault-deploy bench-races bench-evaluate bench-coverage bench-data bench-scan clean
+.PHONY: demo test check lint types generate lock act clean \
+  fault fault-canary fault-deploy \
+  bench-canary bench-coverage bench-data bench-evaluate bench-races bench-scan bench-serve
 
 $(STAMP): pyproject.toml tools/setup.sh actions/_shared/requirements.txt examples/flight-delays/requirements.txt
 	PYTHON="$(PYTHON)" bash tools/setup.sh $(VENV)
@@ -65,6 +67,9 @@ bench-data: $(STAMP)
 
 bench-scan: $(STAMP)  ## Our scanner of models beside picklescan, modelscan and fickling
 	$(BIN)/python benchmarks/scan.py
+
+bench-serve: $(STAMP)  ## Our model server beside mlflow models serve, MLServer and BentoML
+	$(BIN)/python benchmarks/serve.py
 
 clean:
 	rm -rf $(VENV) .demo
