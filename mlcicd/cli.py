@@ -349,6 +349,7 @@ def main() -> None:
 
 # Registers the commands that are not stages; they are written with `cli` and `option` of above.
 from mlcicd import commands as _commands  # noqa: E402, F401
+from mlcicd import commands_container as _commands_container  # noqa: E402, F401
 from mlcicd import commands_data as _commands_data  # noqa: E402, F401
 from mlcicd import commands_gates as _commands_gates  # noqa: E402, F401
 from mlcicd import commands_predict as _commands_predict  # noqa: E402, F401

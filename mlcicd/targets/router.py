@@ -232,6 +232,24 @@ def _bootstrap(files: RouterFiles, settings: RouterSettings) -> dict[str, Any]:
     }
 
 
+def standalone(settings: RouterSettings, version: str, host: str, port: int) -> dict[str, Any]:
+    """The bootstrap of a router in front of one version's server, which is found by name: for containers, where
+    somebody else changes the weights. It has no administration."""
+    bootstrap = _bootstrap(RouterFiles(Path("/etc/envoy")), settings)
+    del bootstrap["admin"], bootstrap["dynamic_resources"]
+    (listener,) = bootstrap["static_resources"]["listeners"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    del manager["rds"]
+    manager["route_config"] = _routes(settings, version, None, 0.0, 0.0)
+    cluster = _cluster(version, [port])
+    cluster["type"] = "STRICT_DNS"
+    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [{"endpoint": {"address": _address(host, port)}}]
+    bootstrap["static_resources"]["clusters"] = [cluster]
+    for typed in (manager["route_config"], cluster):
+        del typed["@type"]
+    return bootstrap
+
+
 def _address(host: str, port: int) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
 

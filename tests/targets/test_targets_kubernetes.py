@@ -360,6 +360,25 @@ def test_an_overtaken_job_does_not_write_its_old_weights(kube):
     kube.target().set_share("2", 0.1)
     assert kube.cluster.weights() == {service("2"): 100}
     assert kube.target().status().live == "2"
+    assert {service("2"): 10, service("1"): 90} not in kube.cluster.shares, "not for a moment, either"
+
+
+def test_a_state_that_another_job_wrote_in_between_is_not_written_over(kube):
+    """Between one job's look at the state and its writing, another promotes."""
+    _live_and_canary(kube)
+    done = threading.Event()
+
+    def faults(_number: int, method: str, path: str) -> str | None:
+        if method == "PUT" and "configmaps" in path and not done.is_set():
+            done.set()
+            kube.target().promote("2")
+        return None
+
+    kube.cluster.faults = faults
+    with pytest.raises(ServiceError, match="not deployed here as a canary"):
+        kube.target().set_share("2", 0.1)
+    assert kube.target().status().live == "2"
+    assert kube.cluster.weights() == {service("2"): 100}
 
 
 def test_the_token_is_sent_and_in_no_message(kube, caplog):
