@@ -46,6 +46,7 @@ fault-canary: $(STAMP)  ## Kill a rollout at each of its writes, go on, and comp
 fault: $(STAMP)  ## Registers, promotes, rolls back and recovers with a fault at every point: more than 1,000 injections
 	bash tools/system_packages.sh
 	$(BIN)/python tests/fault/fault_matrix.py --every 4
+	$(BIN)/python tests/fault/fault_recovery.py
 
 bench-races: $(STAMP)  ## 500 rounds of 4 to 8 promoters, beside the alias call alone
 	$(BIN)/python benchmarks/races.py
