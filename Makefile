@@ -49,6 +49,7 @@ fault-canary: $(STAMP)  ## Kill a rollout at each of its writes, go on, and comp
 fault: $(STAMP)  ## Registers, promotes, rolls back and recovers with a fault at every point: more than 1,000 injections
 	bash tools/system_packages.sh
 	$(BIN)/python tests/fault/fault_matrix.py --every 4
+	$(BIN)/python tests/fault/fault_recovery.py
 
 fault-deploy: $(STAMP)  ## Kill servers, router, supervisor and the deployer at each step, under live load
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/targets/fault_deploy.py

@@ -51,7 +51,7 @@ class Register(Section):
     champion_alias: Alias = Field("champion", description="Alias of the version in production.")
     previous_alias: Alias = Field("previous", description="Alias of the version to go back to.")
     lock_lease: Duration = Field(
-        "8s",
+        "6s",
         description="How long the lock of a model outlives its holder's last sign of life; a slow server wants more.",
     )
     inconclusive: Literal["refuse", "accept"] = Field("refuse", description="What an undecided gate means.")

@@ -29,9 +29,10 @@ class Kept(StrEnum):
 
 
 def kept(path: Path) -> Kept:
-    """Whether the last commit has a file as it stands, by its content: flags of the index can hide a change.
+    """Whether the last commit has a file as it stands, by its content: flags of the index can hide a change, and so
+    can filters and objects that stand for others (`git replace`), which are a clone's own settings.
 
-    A file that the commit has and the folder has not is `CHANGED`.
+    Line ends may differ as git may check them out. A file that the commit has and the folder has not is `CHANGED`.
     """
     root = path.parent.resolve()
     if not _in_repository(root):
@@ -39,7 +40,13 @@ def kept(path: Path) -> Kept:
     blob = _git(root, "rev-parse", "--verify", "--quiet", f"HEAD:./{path.name}")
     if not blob:
         return Kept.UNTRACKED
-    return Kept.COMMITTED if _git(root, "hash-object", "--", path.name) == blob else Kept.CHANGED
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return Kept.CHANGED
+    forms = (content, content.replace(b"\r\n", b"\n"))
+    same = any(_git(root, "hash-object", "--stdin", "--no-filters", given=form) == blob for form in forms)
+    return Kept.COMMITTED if same else Kept.CHANGED
 
 
 def _in_repository(root: Path) -> bool:
@@ -70,11 +77,10 @@ def git_state(root: Path) -> GitState:
     return GitState(commit, dirty, _git(root, "rev-parse", "--abbrev-ref", "HEAD"))
 
 
-def _git(root: Path, *arguments: str) -> str:
+def _git(root: Path, *arguments: str, given: bytes = b"") -> str:
+    command = ["git", "--no-replace-objects", "-C", str(root), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False, timeout=60
-        )
+        done = subprocess.run(command, input=given, capture_output=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else ""

@@ -41,6 +41,8 @@ _WAIT_S = 60.0
 _CREATE_ATTEMPTS = 3
 # No write is begun later than this part of the lease after the last sign of life that is known to have arrived.
 _SAFE_PART = 0.75
+# How often it is asked anew whether the lock is held, where the answer came late.
+_PROOFS = 20
 
 
 class Fenced(ServiceError):
@@ -81,9 +83,9 @@ class Lease:
 
         Raises:
             Fenced: it is not.
-            ServiceError: the registry does not answer.
+            ServiceError: the registry does not answer, or so slowly that each proof is too old when it arrives.
         """
-        while True:
+        for _attempt in range(_PROOFS):
             if _clock() - self._alive_at > self.lease_s * _SAFE_PART / 2:
                 self._beat()
             others = [e.number for e in _epochs(self.registry, self.name, self.base)]
@@ -96,6 +98,12 @@ class Lease:
                 )
             if _clock() - self._alive_at <= self.lease_s * _SAFE_PART:
                 return
+        raise ServiceError(
+            f"the registry answers too slowly for the lease of {self.lease_s:g} s of the lock of {self.name!r}",
+            where=redact(self.registry.uri),
+            why=f"{_PROOFS} times, that the lock is held was known only when most of the lease was over.",
+            remedy="raise register.lock_lease, or run the same command again when the server has less to do",
+        )
 
     def release(self) -> None:
         """Lets the next one in at once. A lock that can not be released is free when its lease has run out."""

@@ -18,7 +18,7 @@ from mlcicd.registry.models import RegisteredModels
 
 __all__ = ["DEFAULT_LEASE_S", "TAG", "RegisteredVersion", "Registry", "checked_digest", "content_digest"]
 
-DEFAULT_LEASE_S = 8.0
+DEFAULT_LEASE_S = 6.0
 _MODEL_PATH = "model"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 

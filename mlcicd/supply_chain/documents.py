@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlcicd.supply_chain.findings import Scan, rule
-from mlcicd.supply_chain.pickle_state import entry_problem
+from mlcicd.supply_chain.pickle_state import PARTIAL, entry_problem
 from mlcicd.supply_chain.pickle_values import NOT_TEXT, UNKNOWN, Name
 from mlcicd.supply_chain.policy import Rules
 
@@ -70,6 +70,11 @@ def check_skops(content: bytes, where: str, rules: Rules, scan: Scan) -> None:
             scan.refuse(where, f"its loader {str(loader)[:80]!r} is not known")
         if loader in ("DictNode", "DefaultDictNode", "_DictWithDeprecatedKeysNode"):
             _check_attributes(node, called, where, scan)
+        elif loader == "ObjectNode":
+            _check_pairs(node, called, where, scan)
+        problem = _call_problem(node, called)
+        if problem:
+            scan.refuse(where, problem)
         for module, name in _skops_names(node):
             shown = f"{module}:{name}"
             scan.names.add(shown)
@@ -93,6 +98,30 @@ def _check_attributes(node: dict[str, Any], called: set[str], where: str, scan: 
         problem = entry_problem(key, _value(child, called))
         if problem:
             scan.refuse(where, problem)
+
+
+def _check_pairs(node: dict[str, Any], called: set[str], where: str, scan: Scan) -> None:
+    """A state that is no dictionary, but pairs, of which `dict.update` makes attributes all the same."""
+    content = node.get("content")
+    children = content.get("content") if isinstance(content, dict) else None
+    for child in children if isinstance(children, list) else []:
+        pair = _value(child, called)
+        problem = entry_problem(*pair) if isinstance(pair, tuple) and len(pair) == 2 else ""
+        if problem:
+            scan.refuse(where, problem)
+
+
+def _call_problem(node: dict[str, Any], called: set[str]) -> str:
+    """Why a partial, which calls something later, can not be followed; empty when it can."""
+    loader, content = node.get("__loader__"), node.get("content")
+    named = (node.get("__module__"), node.get("__class__"))
+    if loader != "PartialNode":
+        return "it makes a partial in a roundabout way" if named == PARTIAL and loader != "TypeNode" else ""
+    function = content.get("func") if isinstance(content, dict) else None
+    function = function if isinstance(function, dict) else {}
+    kind = function.get("__loader__")
+    plain = kind in ("FunctionNode", "TypeNode") or (kind == "CachedNode" and _identity(function) in called)
+    return "" if plain else "a partial calls something that is not a plain name"
 
 
 def _value(child: Any, called: set[str]) -> Any:
@@ -120,9 +149,12 @@ def _skops_names(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
         module, name = str(node.get("__module__")), str(node.get("__class__"))
         loader = node.get("__loader__")
         if loader == "MethodNode":
-            # A bound method: of an object that is judged by itself, and of which it may be any public attribute.
+            # A bound method: of the object that it is taken from, whatever the node itself says of that.
             method = str(content.get("func", "")) if isinstance(content, dict) else ""
-            yield (f"{module}.{name}", method)
+            held = content.get("obj") if isinstance(content, dict) else None
+            held = held if isinstance(held, dict) else {}
+            yield f"{held.get('__module__')}.{held.get('__class__')}", method
+            yield f"{module}.{name}", method
             return
         yield module, name
     if "__reduce__" in node and isinstance(node["__reduce__"], dict) and "module" in node["__reduce__"]:

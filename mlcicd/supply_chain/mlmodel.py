@@ -13,6 +13,9 @@ from mlcicd.supply_chain.policy import Rules
 
 # Values of these keys are for people, or a path on the machine that saved the model; MLflow opens none of them.
 _NOT_OPENED = frozenset(("uri", "model_code_path", "python_version", "model_class", "loader_module", "predict_fn"))
+# What MLflow writes into conda.yaml and python_env.yaml.
+_ENVIRONMENT_KEYS = frozenset(("name", "channels", "dependencies", "python", "build_dependencies"))
+_CHANNELS = ("conda-forge", "defaults", "nodefaults")
 _METHOD = re.compile(r"[a-z][a-z0-9_]*")
 _REQUIREMENT = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._, -]*\])?\s*"
@@ -124,15 +127,33 @@ def check_environment(text: str, where: str, scan: Scan) -> None:
     except MlcicdError as error:
         scan.refuse(where, f"it can not be read: {error.what}")
         return
+    if _merges(document):
+        scan.refuse(where, "it has a merge key (<<), which readers of YAML do not agree on")
+    for key in set(document) - _ENVIRONMENT_KEYS:
+        scan.refuse(where, f"it has the key {str(key)[:80]!r}, which no environment of a model needs")
+    for channel in _listed(document, "channels", where, scan):
+        if channel not in _CHANNELS:
+            scan.refuse(where, f"it takes packages from the channel {str(channel)[:80]!r}")
     lines: list[str] = []
     for key in ("dependencies", "build_dependencies"):
-        for item in document.get(key) or []:
+        for item in _listed(document, key, where, scan):
             if isinstance(item, dict):
-                lines += [str(line) for line in item.get("pip") or []]
+                for manager in set(item) - {"pip"}:
+                    scan.refuse(where, f"it installs with {str(manager)[:80]!r}")
+                lines += [str(line) for line in _listed(item, "pip", where, scan)]
             else:
                 # Conda's versions have one equals sign.
                 lines.append(re.sub(r"(?<![=<>!~])=(?!=)", "==", str(item), count=1))
     check_requirements("\n".join(line.replace("\n", " ") for line in lines), where, scan)
+
+
+def _listed(document: dict[str, Any], key: str, where: str, scan: Scan) -> list[Any]:
+    """What stands under a key as a list; anything else is refused, since readers make different things of it."""
+    value = document.get(key)
+    if value is None or isinstance(value, list):
+        return value or []
+    scan.refuse(where, f"{key} is no list")
+    return []
 
 
 def check_name(path: str, scan: Scan) -> None:

@@ -73,8 +73,13 @@ def state_problem(target: Any, state: Any) -> str:
     for part in parts:
         if isinstance(part, Mapping) and part.odd:
             return "it sets an attribute whose name is computed while it loads"
-    if isinstance(state, Made) and state.made_of in CONTAINERS:
-        return "the state of an object is computed while it loads"
+        if isinstance(part, Made) and part.made_of in CONTAINERS:
+            return "the state of an object is computed while it loads"
+        # Pairs, of which `dict.update` makes attributes all the same.
+        for item in part.items if isinstance(part, Listing) else part if isinstance(part, tuple) else ():
+            problem = entry_problem(*item) if isinstance(item, tuple) and len(item) == 2 else ""
+            if problem:
+                return problem
     return ""
 
 

@@ -88,6 +88,12 @@ class Matrix:
             self.kill(operation)
         self.stale_holder("promote")
 
+    def run_network(self) -> None:
+        """The faults of the network alone, in each operation."""
+        for operation in OPERATIONS:
+            self.faulty_network(operation, MODES)
+            self._so_far()
+
     def _so_far(self) -> None:
         done, broken = self.injections.total(), len(self.world.broken)
         print(f"{self.store}: {done} injections, {broken} broken", file=sys.stderr, flush=True)
@@ -261,7 +267,10 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="take every N-th point only")
     parser.add_argument("--store", choices=("sqlite", "postgres", "both"), default="both")
     parser.add_argument("--reduced", action="store_true", help="the part that `make test` runs")
+    parser.add_argument("--network", action="store_true", help="the faults of the network alone, before a server")
     options = parser.parse_args()
+    if options.network:
+        options.store = "postgres"
     every, store = options.every, options.store
     started = time.monotonic()
     matrices: list[Matrix] = []
@@ -275,7 +284,8 @@ def main() -> int:
             (Path(temporary) / "server").mkdir()
             with postgres_world(Path(temporary) / "server") as (world, proxy):
                 matrices.append(Matrix(world, "MLflow server on PostgreSQL", 37 if options.reduced else every, proxy))
-                matrices[-1].run_reduced() if options.reduced else matrices[-1].run()
+                chosen = "run_reduced" if options.reduced else "run_network" if options.network else "run"
+                getattr(matrices[-1], chosen)()
     return report(matrices, time.monotonic() - started)
 
 

