@@ -141,12 +141,17 @@ def known_champion(
     """What is known of the champion: as recorded, and what is said by hand instead.
 
     Raises:
-        InputError: the traffic, or the rate of a metric, is neither recorded nor given.
+        ConfigError: an option is missing, or its value is impossible.
+        InputError: what was recorded does not tell the traffic, or the rate of a metric.
     """
+    # What is not known is missing on the command line, unless a file was named that should tell it.
+    missing = ConfigError if windows is None else InputError
     recorded = list(read_file(windows)) if windows is not None else []
     traffic = requests_per_minute if requests_per_minute is not None else _traffic(recorded)
+    if requests_per_minute is not None and not (math.isfinite(requests_per_minute) and requests_per_minute > 0):
+        raise ConfigError(f"--requests-per-minute must be more than 0, not {requests_per_minute:g}")
     if traffic is None or not (math.isfinite(traffic) and traffic > 0):
-        raise InputError(
+        raise missing(
             "the traffic is not known",
             remedy="give --requests-per-minute, or --windows with recorded windows (two at least)",
         )
@@ -156,14 +161,15 @@ def known_champion(
             rate = _recorded_rate(metric.name, recorded)
             if rate is None:
                 option = "--error-rate" if metric.name == "errors" else f"--rate {metric.name}="
-                raise InputError(
+                raise missing(
                     f"the champion's rate of {metric.name!r} is not known",
                     remedy=f"give {option}, or --windows with recorded windows",
                 )
             found[metric.name] = rate
     for name, rate in found.items():
         if not 0 < rate < 1:
-            raise InputError(f"the champion's rate of {name!r} must be between 0 and 1, not {rate}")
+            wrong = ConfigError if name in rates else InputError
+            raise wrong(f"the champion's rate of {name!r} must be between 0 and 1, not {rate}")
     return Known(traffic, found, _recorded("latency_ms", recorded), _recorded("scores", recorded))
 
 

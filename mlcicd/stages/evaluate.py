@@ -17,6 +17,7 @@ from mlcicd.stages.evaluate_gates import (
     budget_checks,
     column_values,
     gate_of,
+    known_columns,
     known_metrics,
     slice_gate_of,
     slice_results,
@@ -47,11 +48,12 @@ def evaluate(
     check_expectations(record)
     prepare_data(record)
     holdout_path = data_path(record, "holdout")
+    holdout = open_source(holdout_path)
+    known_columns(project, holdout)
     registry = registry_of(project)
     candidate, champion = _models(record, registry, model, predictions, champion_predictions)
     _count(record, registry, candidate, champion)
     settings = record.project.config.evaluate
-    holdout = open_source(holdout_path)
     y = column_values(holdout, project.config.data.target)
     own, other = answers_of(record, holdout, y, candidate, champion)
     both = (own.predictions, other.predictions if other else None)

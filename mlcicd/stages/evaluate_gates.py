@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,6 @@ def known_metrics(project: Project) -> None:
 
 
 def _no_such(project: Project, path: tuple[str | int, ...], name: str) -> ConfigError:
-    import difflib
-
     task = project.config.model.task
     known = [*metric_names(task), *budgets.NAMES, *project.config.evaluate.metrics]
     close = difflib.get_close_matches(name, known, n=1)
@@ -71,6 +70,27 @@ def _no_such(project: Project, path: tuple[str | int, ...], name: str) -> Config
         line=project.document.line(path),
         remedy=f"choose from {', '.join(known)}",
     )
+
+
+def known_columns(project: Project, holdout: Source) -> None:
+    """Checks the columns that slices and fairness gates name, before anything is scored.
+
+    Raises:
+        ConfigError: the holdout has no such column; on its line.
+    """
+    settings = project.config.evaluate
+    asked = [(("evaluate", "slices", i, "by"), gate.by) for i, gate in enumerate(settings.slices)]
+    asked += [(("evaluate", "fairness", i, "by"), gap.by) for i, gap in enumerate(settings.fairness)]
+    for path, name in asked:
+        if name in holdout.columns:
+            continue
+        close = difflib.get_close_matches(name, list(holdout.columns), n=1)
+        raise ConfigError(
+            f"the holdout has no column {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+            file=FILE_NAME,
+            line=project.document.line(path),
+            remedy=f"choose from {', '.join(list(holdout.columns)[:20])}",
+        )
 
 
 def gate_of(name: str, gate: Any) -> Gate:

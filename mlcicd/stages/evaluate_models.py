@@ -48,7 +48,7 @@ def candidate_model(record: Record, registry: Registry, model: str) -> Model:
             file=FILE_NAME,
             remedy="give `--predictions FILE` or `--model PATH`, or say under `train` how the model is made",
         )
-    trained = earlier(project, "train")
+    trained = _last_training(record)
     record.checks.append(_same_training(record, trained))
     subject = trained.subject("model", "candidate")
     if subject is None:
@@ -69,6 +69,24 @@ def candidate_model(record: Record, registry: Registry, model: str) -> Model:
     return Model(path, subject.digest, run_id)
 
 
+def _last_training(record: Record) -> Verdict:
+    """The verdict of the last training.
+
+    Raises:
+        InputError: nothing was trained here, or its verdict can not be read.
+    """
+    project = record.project
+    if not project.verdict_path("train").exists():
+        raise InputError(
+            "there is no model to evaluate: `mlcicd train` has not run here",
+            where=".mlcicd/verdicts/train.json",
+            why="Without an option that names one, the model of this project's training is the candidate.",
+            remedy="run `mlcicd train` first (in another job, download the folder .mlcicd that it uploaded), or name a "
+            "model with --model PATH, or its answers with --predictions FILE",
+        )
+    return earlier(project, "train")
+
+
 def _named_model(record: Record, model: str) -> Model:
     """The model that an option names: a directory, a file, or `module:function` of the project's code."""
     project = record.project
@@ -84,13 +102,21 @@ def _named_model(record: Record, model: str) -> Model:
 def _same_training(record: Record, trained: Verdict) -> Check:
     """Whether the model was trained from the code, data, parameters and environment of now; gates may have changed."""
     then = trained.details.get("fingerprint")
-    changed = fingerprint_of(record.project).changed_from(then) if isinstance(then, dict) else ["everything"]
+    now, changed = fingerprint_of(record.project), ["everything"]
+    if isinstance(then, dict):
+        files = trained.details.get("fingerprint_files")
+        changed = now.changes_since(then, files if isinstance(files, dict) else {})
+    # Which words of the configuration these parts are.
+    said = {"command": "command (train.run, train.estimator or train.seed in mlcicd.yaml)"}
+    params = record.project.config.train.params
+    if isinstance(params, str) and params:
+        said["params"] = f"params ({params})"
     if not changed:
         return Check(name="evidence: train", status=CheckStatus.PASSED, observed=str(trained.status))
     return Check(
         name="evidence: train",
         status=CheckStatus.FAILED,
-        reason=f"the model was trained with something else: {', '.join(changed)} changed since",
+        reason=f"the model was trained with something else: {', '.join(said.get(p, p) for p in changed)} changed since",
         remedy="run `mlcicd train` again",
     )
 

@@ -20,7 +20,7 @@ from mlcicd.evaluation.predictions import Predictions
 from mlcicd.evaluation.slices import MISSING, codes_of
 from mlcicd.registry import RegisteredVersion, Registry
 from mlcicd.stages.common import data_path, prepare_data, registry_of
-from mlcicd.stages.evaluate_gates import column_values, gate_of, known_metrics, slice_gate_of
+from mlcicd.stages.evaluate_gates import column_values, gate_of, known_columns, known_metrics, slice_gate_of
 from mlcicd.stages.evaluate_metrics import rows_of
 from mlcicd.stages.evaluate_models import Model, as_predictions, candidate_model, score_model
 from mlcicd.stages.record import Record
@@ -99,6 +99,7 @@ def trial_ground(record: Record) -> Iterator[Ground]:
     known_metrics(project)
     prepare_data(record)
     holdout = open_source(data_path(record, "holdout"))
+    known_columns(project, holdout)
     y = column_values(holdout, project.config.data.target)
     if not len(y):
         raise InputError("the holdout has no rows", where=project.config.data.holdout)

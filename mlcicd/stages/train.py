@@ -79,7 +79,9 @@ def _train(record: Record, *, force: bool, pull: bool, twice: bool, select: str,
         return Status.FAILED
     _report(record, bench, best, trained)
     if twice and not record.dry_run:
-        record.checks += check_reproducible(record, bench, best)
+        again = check_reproducible(record, bench, best)
+        record.checks += again
+        record.summary += "".join(f"; trained twice: {check.observed}" for check in again)
     concluded = conclude(record.checks)
     if concluded in (Status.FAILED, Status.INCONCLUSIVE):
         # What failed is the news, not that there is a model.

@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,8 @@ def fingerprint_of(project: Project) -> Fingerprint:
     )
     if not train.matrix:
         return found
-    return Fingerprint({**found.parts, "matrix": digest_json([train.matrix, train.choose_by, train.choose_direction])})
+    matrix = digest_json([train.matrix, train.choose_by, train.choose_direction])
+    return replace(found, parts={**found.parts, "matrix": matrix})
 
 
 def of_cell(base: Fingerprint, cell: Cell) -> Fingerprint:
@@ -184,7 +185,7 @@ def _reuse(bench: Bench, cell: Cell, base: Fingerprint) -> Trained | None:
         except MlcicdError as error:
             record.progress.step(f"run {run_id[:8]} has the same fingerprint, but {error.one_line()}: training again")
             return None
-    record.details["fingerprint"] = dict(base.parts)
+    _keep(record, base)
     _data_subject(record, tags.get(_DATA, "") or bench.pipeline.records.digest(record.project.config.data.train))
     return Trained(cell, run_id, digest, local)
 
@@ -198,7 +199,11 @@ def _train_now(bench: Bench, cell: Cell, before: Fingerprint | None, params: Map
         made = train_in(bench, cell, run_id)
         # DVC's stages may have made the data just now; everything else is what it was when the training began.
         after = fingerprint_of(project)
-        base = Fingerprint({**before.parts, "data": after.parts["data"]}) if before and by_dvc(project) else before
+        base = (
+            replace(before, parts={**before.parts, "data": after.parts["data"]})
+            if before and by_dvc(project)
+            else before
+        )
         base = base or after
         data = data or digest_tree(project.root / project.config.data.train)
         registry.log_params(run_id, params)
@@ -214,7 +219,7 @@ def _train_now(bench: Bench, cell: Cell, before: Fingerprint | None, params: Map
             },
         )
         _finish(registry, run_id, made.completed)
-    record.details["fingerprint"] = dict(base.parts)
+    _keep(record, base)
     _data_subject(record, data)
     return Trained(cell, run_id, made.digest, made.model, made.completed, made.leftovers)
 
@@ -354,6 +359,12 @@ def _recorded_params(project: Project, cell: Cell) -> dict[str, str]:
     else:
         found = read_params(project.path(params, ("train", "params"))) if params else {}
     return {**found, **flat_params(cell.values)}
+
+
+def _keep(record: Record, base: Fingerprint) -> None:
+    """What the model was made from, for the evaluation to compare with what is here then."""
+    record.details["fingerprint"] = dict(base.parts)
+    record.details["fingerprint_files"] = {part: dict(files) for part, files in base.files.items()}
 
 
 def _data_subject(record: Record, digest: str) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlcicd.core.digests import digest_bytes, digest_file, digest_json
 from mlcicd.core.errors import InputError
 from mlcicd.training.dvc_pipeline import Pipeline, read_pipeline
+
+_SHOWN = 5
 
 
 class DataNotHere(InputError):
@@ -19,9 +21,14 @@ class DataNotHere(InputError):
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Digests by part (`code`, `data`, `params`, `lock`, `interpreter`, `command`, `pipeline`), and one of them all."""
+    """Digests by part (`code`, `data`, `params`, `lock`, `interpreter`, `command`, `pipeline`), and one of them all.
+
+    Attributes:
+        files: digests of the single files that `code` and `lock` are made of, by path; to say what changed.
+    """
 
     parts: Mapping[str, str]
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -30,6 +37,23 @@ class Fingerprint:
     def changed_from(self, parts: Mapping[str, str]) -> list[str]:
         """The names of the parts that differ from another fingerprint's."""
         return sorted(name for name in {*self.parts, *parts} if self.parts.get(name) != parts.get(name))
+
+    def changes_since(self, parts: Mapping[str, str], files: Mapping[str, Mapping[str, str]]) -> list[str]:
+        """As `changed_from`, with the files that differ where those are known: `code (train.py, clean.py new)`."""
+        return [
+            f"{name} ({_told(self.files[name], files[name])})" if name in self.files and name in files else name
+            for name in self.changed_from(parts)
+        ]
+
+
+def _told(now: Mapping[str, str], then: Mapping[str, str]) -> str:
+    words = [
+        path if path in now and path in then else f"{path} {'new' if path in now else 'gone'}"
+        for path in sorted({*now, *then})
+        if now.get(path) != then.get(path)
+    ]
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return ", ".join(words[:_SHOWN]) + more
 
 
 def fingerprint(
@@ -63,8 +87,8 @@ def fingerprint(
         DataNotHere: a data set is neither here nor known to DVC.
         InputError: there is no parameter file, a DVC record can not be read, or no file matches `code`.
     """
-    code_digest = _digest_matches(root, code)
-    if code and not code_digest:
+    code_files, lock_files = _digests(root, code), _digests(root, lock)
+    if code and not code_files:
         raise InputError(
             f"no file matches train.code {list(code)}",
             where=str(root),
@@ -75,13 +99,14 @@ def fingerprint(
     return Fingerprint(
         {
             "command": digest_json([command, seed]),
-            "code": code_digest,
-            "lock": _digest_matches(root, lock),
+            "code": _together(code_files),
+            "lock": _together(lock_files),
             "params": digest_file(root / params) if params else "",
             "data": digest_json([_data_digest(pipeline, path) for path in data]),
             "pipeline": pipeline.identity(pipeline.relevant([*data, *makes])),
             "interpreter": interpreter_version(python),
-        }
+        },
+        {"code": code_files, "lock": lock_files},
     )
 
 
@@ -113,11 +138,14 @@ def interpreter_version(python: str) -> str:
     return done.stdout.strip()
 
 
-def _digest_matches(root: Path, patterns: Sequence[str]) -> str:
+def _digests(root: Path, patterns: Sequence[str]) -> dict[str, str]:
+    """Digests of the files that match, by path, in the order of their names."""
     files = sorted({f for pattern in patterns for f in root.glob(pattern) if f.is_file() and _is_own(f, root)})
-    if not files:
-        return ""
-    return digest_json([(f.relative_to(root).as_posix(), digest_bytes(f.read_bytes())) for f in files])
+    return {f.relative_to(root).as_posix(): digest_bytes(f.read_bytes()) for f in files}
+
+
+def _together(files: Mapping[str, str]) -> str:
+    return digest_json(list(files.items())) if files else ""
 
 
 def _is_own(file: Path, root: Path) -> bool:

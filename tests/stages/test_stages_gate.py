@@ -220,7 +220,7 @@ def test_a_changed_gate_does_not_ask_for_a_new_training(evaluated: Path) -> None
     change(evaluated / "train.py", 'print("trained")', 'print("changed")')
     verdict = evaluate(project_at(evaluated))
     assert verdict.status is Status.FAILED
-    assert "code changed since" in verdict.summary
+    assert "code (train.py) changed since" in verdict.summary
 
 
 def test_pipeline_plan_follows_the_mode(root: Path) -> None:

@@ -186,3 +186,32 @@ def test_an_empty_section_train_is_still_an_error(repository: Path) -> None:
     (repository / "mlcicd.yaml").write_text(MINIMAL + "train: {artifact: model}\n")
     done = cli(repository, "train")
     assert (done.exit_code, "it needs `run` or `estimator`" in done.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "section", ["slices: [{by: carier, metric: mae, max: 3}]", "fairness: [{by: carier, metric: mae, max: 3}]"]
+)
+def test_a_column_that_is_misspelled_is_told_with_its_line_before_anything_is_asked(
+    repository: Path, section: str
+) -> None:
+    rows = [{"y": "1", "carrier": "UA"}]
+    write(repository / "train.csv", rows)
+    write(repository / "holdout.csv", rows)
+    head = MINIMAL.replace("evaluate: {gates: {mae: {max: 1}}}\n", "evaluate:\n  gates: {mae: {max: 1}}\n")
+    (repository / "mlcicd.yaml").write_text(f"{head}  {section}\n")
+    number = head.count("\n") + 1
+    done = cli(repository, "evaluate", "--predictions", "none.csv")
+    assert done.exit_code == 2, done.output
+    assert "the holdout has no column 'carier'; did you mean 'carrier'?" in done.output
+    assert f"mlcicd.yaml:{number}" in done.output
+
+
+def test_evaluate_before_train_says_what_to_run(repository: Path) -> None:
+    write(repository / "train.csv", [{"y": "1"}])
+    write(repository / "holdout.csv", [{"y": "1"}])
+    (repository / "mlcicd.yaml").write_text(MINIMAL + "train: {run: python train.py}\n")
+    done = cli(repository, "evaluate")
+    assert done.exit_code == 4, done.output
+    assert "there is no model to evaluate: `mlcicd train` has not run here" in done.output
+    assert "run `mlcicd train` first" in done.output
+    assert "--predictions FILE" in done.output

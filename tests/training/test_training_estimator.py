@@ -99,6 +99,7 @@ def test_model_from_a_name(project: Path, tmp_path: Path) -> None:
 def test_the_same_twice(project: Path) -> None:
     verdict = train(project, twice=True)
     assert verdict.status is Status.PASSED, verdict.summary
+    assert "; trained twice: 0 of " in verdict.summary
     assert verdict.details["reproducible"]["differing_rows"] == 0
     assert verdict.details["reproducible"]["rows"] == 200
 

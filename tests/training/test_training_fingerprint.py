@@ -64,6 +64,26 @@ def test_a_renamed_file_counts(root: Path) -> None:
     assert make(root).digest != before.digest
 
 
+def test_files_that_changed_are_named(root: Path) -> None:
+    (root / "clean.py").write_text("1")
+    before = make(root)
+    assert make(root).changes_since(before.parts, before.files) == []
+    (root / "train.py").write_text("2")
+    (root / "clean.py").unlink()
+    (root / "features.py").write_text("1")
+    (root / "params.yaml").write_text("x: 2")
+    after = make(root)
+    assert after.changes_since(before.parts, before.files) == [
+        "code (clean.py gone, features.py new, train.py)",
+        "params",
+    ]
+    # A verdict from before files were kept names the parts alone.
+    assert after.changes_since(before.parts, {}) == ["code", "params"]
+    for number in range(7):
+        (root / f"new{number}.py").write_text("")
+    assert make(root).changes_since(before.parts, before.files)[0].endswith("new1.py new, new2.py new and 5 more)")
+
+
 def test_data_that_is_not_here_is_known_by_dvc(root: Path) -> None:
     (root / "data.csv").unlink()
     with pytest.raises(InputError, match="DVC has no record"):
