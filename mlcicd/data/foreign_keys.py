@@ -25,9 +25,11 @@ def foreign_key_checks(source: Source, schema: TableSchema) -> list[Check]:
     A row that lacks a part of the key is not looked at; the `nulls` of its columns decide about that.
 
     Raises:
-        ConfigError: the other table has no such column.
+        ConfigError: the other table has no such column, or the data is on another engine than the embedded one.
         InputError: the other table is missing or can not be read.
     """
+    if schema.foreign_keys and source.distributed:
+        raise schema.error("foreign_keys can not run on Spark: check a sample with `engine: duckdb`", "foreign_keys")
     return [_check(source, schema, index, rule) for index, rule in enumerate(schema.foreign_keys)]
 
 

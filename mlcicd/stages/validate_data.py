@@ -20,6 +20,17 @@ from mlcicd.stages.drifting import drift_findings, with_rows_and_slices
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.reference import champion_profile
 
+_ONLY_EMBEDDED = (
+    "leakage",
+    "population",
+    "sources",
+    "personal",
+    "serving",
+    "drift.multivariate",
+    "drift.correlations",
+    "drift.slices",
+)
+
 
 @stage("validate-data")
 def validate_data(record: Record) -> Status | None:
@@ -70,14 +81,20 @@ def _open(project: Project, path: Path) -> Source:
 def _refuse_what_spark_can_not(project: Project) -> None:
     """A check that is asked for and can not run is an error, before anything is read: not a check less."""
     data = project.config.data
-    if data.engine != "duckdb" and data.checks.leakage is not None:
-        raise ConfigError(
-            "data.checks.leakage can not run on Spark",
-            file=FILE_NAME,
-            line=project.document.line(("data", "checks", "leakage")),
-            why="It looks for the rows of one table in another by functions that only the embedded engine has.",
-            remedy="check a sample of the data with `engine: duckdb` for it, in a profile of its own",
-        )
+    if data.engine == "duckdb":
+        return
+    for name in _ONLY_EMBEDDED:
+        asked: object = data.checks
+        for key in name.split("."):
+            asked = getattr(asked, key, None)
+        if asked:
+            raise ConfigError(
+                f"data.checks.{name} can not run on Spark",
+                file=FILE_NAME,
+                line=project.document.line(("data", "checks", *name.split("."))),
+                why="It looks at rows themselves, by functions that only the embedded engine has.",
+                remedy="check a sample of the data with `engine: duckdb` for it, in a profile of its own",
+            )
 
 
 def _unknown_ignored(record: Record, sources: dict[str, Source]) -> list[Check]:
