@@ -33,7 +33,7 @@ def write(folder: Path, rows: list[Any], known: list[Any], kind: pa.DataType) ->
         pq.write_table(pa.table({"a": first, "s": pa.array(s, pa.string())}), folder / f"{name}.parquet")
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(
     rows=st.lists(st.tuples(PART, TEXT), max_size=20),
     known=st.lists(st.tuples(PART, TEXT), max_size=10),

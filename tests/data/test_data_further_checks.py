@@ -41,7 +41,7 @@ def by_name(checks: list[Check]) -> dict[str, Check]:
     return {check.name: check for check in checks}
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(
     rows=st.lists(
         st.tuples(
@@ -72,7 +72,7 @@ def test_constant_columns_agree_with_python(
     assert expected or checks["constant"].status == "passed"
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(
     rows=st.lists(st.none() | LETTERS, min_size=1, max_size=200),
     groups=st.lists(st.tuples(st.sampled_from("abcd"), st.floats(0, 1000)), min_size=1, max_size=6),
@@ -115,7 +115,7 @@ def test_population_as_a_sample_finds_the_group_that_is_missing(tmp_path: Path) 
         population_checks(train, population, columns=["agee"])
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(
     before=st.lists(LETTERS, min_size=1, max_size=100),
     after=st.lists(st.sampled_from("abcde"), min_size=1, max_size=100),
@@ -144,7 +144,7 @@ def test_a_category_that_chance_alone_may_have_left_out_has_not_vanished(
     assert [c.status for c in category_checks(results, max_vanished=0.01)] == [status]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(rows=st.lists(st.tuples(st.none() | LETTERS, st.integers(0, 2), st.booleans()), min_size=1, max_size=80))
 def test_sources_agree_with_python(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
     path = tmp_path_factory.mktemp("o") / "t.parquet"
@@ -216,7 +216,7 @@ def test_personal_data_is_found_and_not_shown(tmp_path: Path) -> None:
     assert [check.status for check in harmless] == ["passed"]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(values=st.lists(st.sampled_from(["a@b.cd", "x", "a@b", "q r.s@t-u.vw!", ""]), max_size=20))
 def test_mail_addresses_are_counted_as_python_counts_them(
     tmp_path_factory: pytest.TempPathFactory, values: list[str]

@@ -84,7 +84,7 @@ CELLS: list[tuple[pa.DataType, Any]] = [
 ]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(data=st.data(), repeat=st.sampled_from([1, 1, 40]), text=st.booleans())
 def test_a_generated_table_passes_its_own_schema(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, repeat: int, text: bool

@@ -56,7 +56,7 @@ def table(path: Path, rows: list[Any] | pd.DataFrame) -> Source:
     return open_source(path)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(rows=st.lists(ROW, min_size=1, max_size=30))
 def test_codes_agree_with_python(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
     source = table(tmp_path_factory.mktemp("r") / "t.parquet", rows)
@@ -99,7 +99,7 @@ def test_merged_samples_have_each_its_share(tmp_path: Path) -> None:
         merged.merge(row_sample(sources[1], codes_for(profile(sources[1]).columns)))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=100, max_size=200))
 def test_spearman_agrees_with_scipy(pairs: list[tuple[int, int]]) -> None:
     a, b = (np.array(side, dtype=np.uint8) for side in zip(*pairs, strict=True))
@@ -112,7 +112,7 @@ def test_spearman_agrees_with_scipy(pairs: list[tuple[int, int]]) -> None:
         assert got is None
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=30), st.lists(st.integers(0, 6), min_size=2, max_size=30))
 def test_auc_and_its_variance_agree_with_every_pair(p: list[int], n: list[int]) -> None:
     auc, interval = _auc(np.array(p, float), np.array(n, float))
@@ -135,6 +135,7 @@ def samples(folder: Path, before: pd.DataFrame, after: pd.DataFrame) -> tuple[Ro
     return first, row_sample(current, first.columns)
 
 
+@pytest.mark.slow
 def test_columns_that_change_together_are_found_where_no_column_moves(tmp_path: Path) -> None:
     both = samples(tmp_path, pairs(1, 5000, 0.8), pairs(2, 5000, -0.8))
     rows = separation_check(separation(*both), max=0.6)
@@ -146,6 +147,7 @@ def test_columns_that_change_together_are_found_where_no_column_moves(tmp_path: 
     assert max(result.js or 0.0 for result in alone) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [150, 3000])
 def test_two_samples_of_one_population_are_not_told_apart(tmp_path: Path, rows: int) -> None:
     both = samples(tmp_path, pairs(3, rows, 0.5), pairs(4, rows, 0.5))
@@ -156,7 +158,7 @@ def test_two_samples_of_one_population_are_not_told_apart(tmp_path: Path, rows: 
         separation(both[0], RowSample(both[0].columns, both[0].rows[:50], 50))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(rows=st.lists(ROW, min_size=1, max_size=30))
 def test_slices_are_profiles_of_their_rows(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
     folder = tmp_path_factory.mktemp("s")
@@ -194,6 +196,7 @@ def seasons(months: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+@pytest.mark.slow
 def test_suggested_bounds_let_the_past_pass(tmp_path: Path) -> None:
     frame = seasons(6)
     source = table(tmp_path / "t.parquet", frame)
