@@ -19,7 +19,7 @@ from mlcicd.stages.gate_backtest import backtest
 from mlcicd.stages.gate_self_test import self_test
 from mlcicd.stages.gate_suggest import as_yaml, suggest
 
-from .conftest import write_table
+from .conftest import project_at, write_table
 
 pytestmark = pytest.mark.slow
 
@@ -166,7 +166,6 @@ def test_registry_without_versions_is_an_input_error(project: Make) -> None:
     at = project()
     text = (at.root / "mlcicd.yaml").read_text().replace("name: tiny", "name: other")
     (at.root / "mlcicd.yaml").write_text(text)
-    from .conftest import project_at
 
     assert backtest(project_at(at.root)).exit_code == 4
 
@@ -234,3 +233,25 @@ def test_hostile_names_of_slices_stay_on_their_line(project: Make) -> None:
         assert "place=x" in done.output or 'by: "place"' in done.output
         assert "\x1b" not in done.output
         assert not any(line.startswith("::") for line in done.output.splitlines())
+
+
+def test_weights_and_groups_reach_all_three(project: Make) -> None:
+    def with_columns(path: Path) -> None:
+        lines = path.read_text().splitlines()
+        rows = [f"{line},d{i % 40},{1 + 3 * (i % 2)}" for i, line in enumerate(lines[1:])]
+        path.write_text("\n".join([f"{lines[0]},day,w", *rows]) + "\n")
+
+    plain = self_test(project())
+    at = project(holdout=with_columns)
+    config = at.root / "mlcicd.yaml"
+    config.write_text(config.read_text().replace("ignore: [id]", "ignore: [id, day, w], group: day, weight: w"))
+    at = project_at(at.root)
+    verdict = self_test(at)
+    assert verdict.status is Status.PASSED, verdict.summary
+    value, unweighted = (v.details["trials"][0]["metrics"]["roc_auc"] for v in (verdict, plain))
+    assert value != pytest.approx(unweighted, abs=1e-9)
+    assert backtest(at, draws=40).status is Status.PASSED
+    found = suggest(at, draws=40)
+    (_, absolute, _), *_ = found.wholes
+    assert absolute is not None
+    assert absolute.value == pytest.approx(value)
