@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TextIO
 from mlcicd import __version__
 from mlcicd.ci import Annotation, CIHost, detect_host
 from mlcicd.config import FILE_NAME, Project, load_project
-from mlcicd.core.errors import ExitCode, MlcicdError, redact
+from mlcicd.core.errors import ExitCode, MlcicdError, known_secrets, redact
 from mlcicd.core.verdict import CheckStatus, Severity, Status, Verdict, now
 from mlcicd.report import print_verdict, summary_markdown, terminal_lines
 from mlcicd.stages.record import error_details
@@ -69,8 +69,11 @@ def conduct(choose: Callable[[], tuple[Callable[..., Verdict], dict[str, Any]]],
     verdict = _interrupted_before(invocation)
     code = INTERRUPTED
     try:
+        project = load_project(invocation.working_directory, profile=invocation.profile)
+        # Before commands are stopped: this is one. The host then hides them in the output of the user's code as well.
+        for secret in known_secrets():
+            host.mask(secret)
         with host.stop_commands() if in_ci else contextlib.nullcontext():
-            project = load_project(invocation.working_directory, profile=invocation.profile)
             stage, options = choose()
             verdict = stage(project, dry_run=invocation.dry_run, progress=Lines(stream, dated=in_ci), **options)
             code = int(verdict.exit_code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlcicd.config.model import Config
 from mlcicd.core.digests import digest_json
-from mlcicd.core.errors import ConfigError, InputError, learn_secrets
+from mlcicd.core.errors import ConfigError, InputError, learn_secret, learn_secrets
 from mlcicd.core.yaml_lines import Document, KeyPath, nearest, read_yaml
 
 FILE_NAME = "mlcicd.yaml"
@@ -136,7 +136,22 @@ def load_project(root: str | Path = ".", *, profile: str = "", environ: Mapping[
             )
         data = _merge(data, profiles[profile])
     config = validate(Config, data, document)
+    for name in _named_variables(config.model_dump(mode="json")):
+        learn_secret(environ.get(name, ""))
     return Project(root, config, document, digest_json(config.model_dump(mode="json", exclude={"profiles"})), environ)
+
+
+def _named_variables(value: object) -> Iterator[str]:
+    """The environment variables that the configuration names by a key `..._env`: a token, or a URL that holds one."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(inner, str) and str(key).endswith("_env"):
+                yield inner
+            else:
+                yield from _named_variables(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _named_variables(inner)
 
 
 def validate(model: type[T], data: dict[str, Any], document: Document) -> T:

@@ -136,6 +136,11 @@ def learn_secret(value: str) -> None:
     learn_secrets({"secret": value})
 
 
+def known_secrets() -> list[str]:
+    """What was learnt so far, the longest first: a whole key before its lines."""
+    return sorted(_LITERALS, key=len, reverse=True)
+
+
 def redact(text: str) -> str:
     """Takes secrets out of a text: user and password of URLs, values of `token=...`-like pairs, learnt literals.
 
@@ -153,7 +158,7 @@ def redact(text: str) -> str:
         host = parts.netloc.rpartition("@")[2]
         return urlunsplit(parts._replace(netloc=f"***@{host}"))
 
-    # The longest first: a whole key before its lines, of which the last may be too short to be known by itself.
-    for secret in sorted(_LITERALS, key=len, reverse=True):
+    # The longest first: of a whole key, the last line may be too short to be known by itself.
+    for secret in known_secrets():
         text = text.replace(secret, "***")
     return _SECRET_PAIR.sub(r"\1\2***", _URL.sub(_url, text))

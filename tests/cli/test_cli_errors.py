@@ -206,6 +206,26 @@ def test_what_a_child_prints_is_no_command_of_the_runner(root: Path, tmp_path: P
     assert not [line for line in lines[resume + 1 :] if line.startswith("::error::forged")]
 
 
+def test_secrets_are_hidden_by_the_host_before_anything_of_the_users_runs(root: Path, tmp_path: Path) -> None:
+    """By their name, and by being named in the configuration; and each before commands are stopped."""
+    change(root / "mlcicd.yaml", "run: python train.py", "run: exit 1")
+    change(root / "mlcicd.yaml", "deploy:\n", "deploy:\n  token_env: SCORER_WORD\n")
+    secrets = {"REGISTRY_PASSWORD": "planted-by-name", "SCORER_WORD": "planted-by-key"}
+    done = mlcicd(
+        root,
+        "train",
+        GITHUB_ACTIONS="true",
+        GITHUB_OUTPUT=str(tmp_path / "output"),
+        GITHUB_STEP_SUMMARY=str(tmp_path / "summary"),
+        **secrets,
+    )
+    lines = done.stdout.splitlines()
+    stop = next(i for i, line in enumerate(lines) if line.startswith("::stop-commands::"))
+    assert {f"::add-mask::{secret}" for secret in secrets.values()} <= set(lines[:stop])
+    assert not [line for line in lines[stop:] if "planted" in line]
+    assert "planted" not in mlcicd(root, "train", **secrets).stdout
+
+
 def test_help_is_quick_in_imports() -> None:
     """No heavy module is imported for `--help`: that is what makes it quick on any machine."""
     program = (
