@@ -119,6 +119,14 @@ def _comparable(source: Source, name: str, other: Source, counterpart: str) -> s
     """A column so that equal values are equal in both tables: numbers as numbers, different types as text."""
     types = source.columns[name], other.columns[counterpart]
     kinds = [kind_of(one) for one in types]
-    if types[0] == types[1] or all(kind in _NUMBERS for kind in kinds):
+    if types[0] == types[1] or (all(kind in _NUMBERS for kind in kinds) and "float" not in kinds):
         return quote(name)
+    if all(kind in _NUMBERS for kind in kinds):
+        # As doubles, whole numbers beyond 2^53 would be equal to their neighbours.
+        return f"coalesce(TRY_CAST({_whole(name)} AS HUGEINT)::VARCHAR, CAST(CAST({quote(name)} AS DOUBLE) AS VARCHAR))"
     return f"CAST({quote(name)} AS VARCHAR)"
+
+
+def _whole(name: str) -> str:
+    """A number where it is a whole one, else NULL; DuckDB's cast would round it."""
+    return f"CASE WHEN {quote(name)} = floor({quote(name)}) THEN {quote(name)} END"

@@ -172,7 +172,8 @@ def _against_champion(
     gain = difference if better else -difference
     low, high = interval if better else (-interval[1], -interval[0])
     status = _compare(low, high, vs, identical=result.identical)
-    caution = "" if result.identical else result.difference_caution
+    # A loss that is seen stays one: caution never turns a failure into something that a team may let through.
+    caution = "" if result.identical or status is CheckStatus.FAILED else result.difference_caution
     if caution:
         status = CheckStatus.INCONCLUSIVE
     rows = None

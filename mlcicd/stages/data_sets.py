@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlcicd.config import FILE_NAME
 from mlcicd.config.data_set import DataSet
-from mlcicd.core.digests import digest_json
+from mlcicd.core.digests import digest_file, digest_json
 from mlcicd.core.errors import ConfigError
 from mlcicd.core.files import write_atomic
+from mlcicd.evaluation.prediction_cache import secret
 from mlcicd.stages.record import Record
 
 
@@ -31,14 +34,18 @@ def bring_snapshots(record: Record, wanted: Collection[str], *, always: bool = F
             continue
         target = record.project.root / relative
         note = target.with_name(f"{Path(relative).name}.json")
-        told = _told(note) if target.exists() else {}
+        key = secret(record.project.environ)
+        told = _told(note, target, key)
         of = digest_json(origin.model_dump(mode="json"))
         if told.get("of") == of and not always:
             continue
         known = str(told.get("version", "")) if told.get("of") == of else ""
         record.progress.step(f"reading {origin.shown}")
         version = _bring(record, relative, origin, target, known)
-        write_atomic(note, json.dumps({"of": of, "origin": origin.shown, "version": version}))
+        written = {"of": of, "origin": origin.shown, "version": version}
+        if key is not None:
+            written["seal"] = _seal(written, target, key)
+        write_atomic(note, json.dumps(written))
 
 
 def _bring(record: Record, relative: str, origin: DataSet, target: Path, known: str) -> str:
@@ -75,9 +82,17 @@ def _url(record: Record, relative: str, origin: DataSet) -> str:
     return url
 
 
-def _told(note: Path) -> dict[str, Any]:
+def _told(note: Path, target: Path, key: bytes | None) -> dict[str, Any]:
+    """What a note says of the snapshot beside it; nothing when it is not ours, or about other bytes: a commit could
+    bring both."""
     try:
         told = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        ours = key is not None and hmac.compare_digest(str(told["seal"]), _seal(told, target, key))
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return told if ours else {}
+
+
+def _seal(told: Mapping[str, str], target: Path, key: bytes) -> str:
+    said = digest_json([target.name, told["of"], told["origin"], told["version"], digest_file(target)])
+    return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()

@@ -56,6 +56,15 @@ def test_agrees_with_python(
         assert dangling.count(shown) == example["rows"]
 
 
+def test_whole_numbers_that_no_double_holds_are_not_their_neighbours(tmp_path: Path) -> None:
+    beyond = 2**53 + 1
+    pq.write_table(pa.table({"a": pa.array([beyond, 1, -3], pa.int64())}), tmp_path / "t.parquet")
+    known = pa.array([float(beyond), 1.0, None, -3.5, float("inf")], pa.float64())
+    pq.write_table(pa.table({"a": known}), tmp_path / "other.parquet")
+    got = check(tmp_path, "{columns: [a], file: other.parquet}")
+    assert [example["values"]["a"] for example in got.details["examples"]] == ["-3", str(beyond)]
+
+
 def test_a_code_with_leading_zeros_is_text_on_both_sides(tmp_path: Path) -> None:
     pq.write_table(pa.table({"code": ["007", "7"]}), tmp_path / "t.parquet")
     (tmp_path / "codes.csv").write_text("id\n007\n008\n")

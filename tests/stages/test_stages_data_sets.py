@@ -61,6 +61,22 @@ def test_the_stages_read_one_snapshot_of_a_table(tables: Path) -> None:
     assert {s.name: s.digest for s in again.subjects if s.kind == "data"} != before
 
 
+def test_a_snapshot_that_somebody_planted_is_read_anew(tables: Path) -> None:
+    assert validate_data(project_at(tables)).status is Status.PASSED
+    folder = tables / ".mlcicd" / "data"
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    honest = (folder / "train.parquet").read_bytes()
+    # Other bytes under an honest note; and a whole pair from elsewhere, as a commit could bring it.
+    (folder / "train.parquet").write_bytes(kept["holdout.parquet"])
+    train(project_at(tables))
+    assert (folder / "train.parquet").read_bytes() == honest
+    note = json.loads(kept["train.parquet.json"])
+    (folder / "train.parquet").write_bytes(kept["holdout.parquet"])
+    (folder / "train.parquet.json").write_text(json.dumps({**note, "seal": "0" * 64}))
+    train(project_at(tables))
+    assert (folder / "train.parquet").read_bytes() == honest
+
+
 def test_another_origin_is_read_anew(tables: Path) -> None:
     validate_data(project_at(tables))
     change(tables / "mlcicd.yaml", "holdout: {table: holdout", "holdout: {table: train")
