@@ -49,7 +49,8 @@ def registered(evaluated: Path, cluster: tuple[FakeCluster, str]) -> Path:
     change(
         evaluated / "mlcicd.yaml",
         "{target: local, strategy: canary, smoke: smoke.jsonl}",
-        f"{{target: kubernetes, smoke: smoke.jsonl, options: {OPTIONS}}}",
+        # What the stand-in answers is no model's.
+        f"{{target: kubernetes, smoke: smoke.jsonl, parity: {{rows: 0}}, options: {OPTIONS}}}",
     )
     return evaluated
 

@@ -52,7 +52,7 @@ def test_the_command_line_tells_the_same(registered: Path) -> None:
     assert "version none -> 1" in CliRunner().invoke(cli, ["history", "-C", str(registered)]).stdout
     now = CliRunner().invoke(cli, ["status", "-C", str(registered), "--json"])
     assert json.loads(now.stdout)["aliases"]["champion"]["version"] == "1"
-    assert "champion     version 1 since" in CliRunner().invoke(cli, ["status", "-C", str(registered)]).stdout
+    assert "champion     version 1 (v1.0.0) since" in CliRunner().invoke(cli, ["status", "-C", str(registered)]).stdout
 
 
 def test_dry_run_moves_nothing(registered: Path) -> None:

@@ -153,7 +153,7 @@ def test_what_robustness_asks_is_the_scanned_copy(evaluated: Path, monkeypatch: 
     import joblib
     from sklearn.linear_model import LogisticRegression
 
-    from mlcicd.stages import evaluate_models
+    from mlcicd.stages import scoring
 
     change(
         evaluated / "mlcicd.yaml",
@@ -165,7 +165,7 @@ def test_what_robustness_asks_is_the_scanned_copy(evaluated: Path, monkeypatch: 
     model = evaluated / "candidate"
     model.mkdir()
     joblib.dump(LogisticRegression().fit(table[["a", "b"]], table["y"]), model / "model.joblib")
-    real = evaluate_models.score
+    real = scoring.score
     mark = evaluated / "ran"
 
     def then_replaced(*arguments: object, **more: object) -> object:
@@ -173,7 +173,7 @@ def test_what_robustness_asks_is_the_scanned_copy(evaluated: Path, monkeypatch: 
         (model / "model.joblib").write_bytes(pickle.dumps(Shell(mark)))
         return scored
 
-    monkeypatch.setattr(evaluate_models, "score", then_replaced)
+    monkeypatch.setattr(scoring, "score", then_replaced)
     evaluate(project_at(evaluated), model="candidate")
     assert b"touch" in (model / "model.joblib").read_bytes()
     assert not mark.exists()
