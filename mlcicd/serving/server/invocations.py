@@ -14,6 +14,11 @@ from .signature import Column, by_column, checked
 FORMATS = ("dataframe_records", "dataframe_split", "inputs", "instances")
 
 
+def media_type(content_type: str) -> str:
+    """A content type without its parameters, as all that read a body compare it."""
+    return content_type.partition(";")[0].strip().lower()
+
+
 class Invocations:
     """Reads `/invocations` bodies for a model, and writes its answers.
 
@@ -34,7 +39,7 @@ class Invocations:
         Raises:
             RequestRefused: with the status to answer.
         """
-        kind = content_type.partition(";")[0].strip().lower() or "application/json"
+        kind = media_type(content_type) or "application/json"
         if kind == "text/csv":
             return Question(self._csv(body), None, None, written)
         if kind != "application/json":
