@@ -24,6 +24,13 @@ def test_the_strings_of_a_request_are_taken_out(message, values, told):
     assert without_request_data(message, {"deep": [[{"er": value}] for value in values]}) == told
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_cells_of_csv_are_taken_out(end):
+    body = end.join(["number,word", '12.5,"hush, two"', "1e3,hush"])
+    told = without_request_data("word: 12.5 is no 1e3 of hush, two, hush", body.encode())
+    assert told == "word: 12.5 is no 1e3 of <value>,<value>, <value>"
+
+
 @pytest.mark.parametrize("start", range(MAX_TEXT - 130, MAX_TEXT + 5, 7))
 def test_no_part_of_a_string_across_the_cut_is_told(start):
     """What is taken out before it brings the cut into what is told."""

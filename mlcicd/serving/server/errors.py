@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,6 +43,19 @@ def _strings(payload: Any) -> Iterator[str]:
             stack.extend(value.values())
         elif isinstance(value, list):
             stack.extend(value)
+        elif isinstance(value, bytes):
+            yield from _cells(value)
+
+
+def _cells(body: bytes) -> Iterator[str]:
+    """What CSV holds below its header, but for numbers; a quoted cell in pieces."""
+    text = body.decode("utf-8", "replace")
+    header = re.match(r"[^\r\n]*", text)
+    for cell in re.compile(r'[^,"\r\n]+').finditer(text, header.end() if header else 0):
+        try:
+            float(cell.group())
+        except ValueError:
+            yield cell.group()
 
 
 def _distinct_strings(payload: Any) -> set[str] | None:

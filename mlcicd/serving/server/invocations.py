@@ -41,7 +41,7 @@ class Invocations:
         """
         kind = media_type(content_type) or "application/json"
         if kind == "text/csv":
-            return Question(self._csv(body), None, None, written)
+            return Question(self._csv(body), None, body, written)
         if kind != "application/json":
             raise RequestRefused(415, "BAD_REQUEST", "content type must be application/json or text/csv")
         payload = json_object(body)
