@@ -86,6 +86,57 @@ def test_a_batch_is_one_prediction(model, monkeypatch):
     assert seen == [6]
 
 
+def _deepest():
+    for depth in (900, 700, 500):
+        body = "[" * depth + "]" * depth
+        try:
+            json.loads(body)
+        except RecursionError:
+            continue
+        return body
+    raise AssertionError("no depth can be read")
+
+
+@pytest.mark.parametrize("where", ["read", "predicted", "text"])
+def test_a_request_that_breaks_the_server_fails_alone(model, monkeypatch, where):
+    class Broken(Exception):
+        def __str__(self):
+            raise ZeroDivisionError
+
+    good = Request("invocations", json.dumps(_split([[1, 2, 3]])).encode(), "")
+    # What the model says of it is searched for the strings of its body, however deep that is.
+    body = json.dumps(_split([[1, 2, 4]]))[:-1] + f', "note": {_deepest()}}}'
+    asked = [good, Request("invocations", body.encode(), ""), good]
+    if where == "read":
+        read = model._read_by_protocol
+        monkeypatch.setattr(model, "_read_by_protocol", lambda one: read(one) if one is good else 1 / 0)
+    else:
+        direct = model._direct
+
+        def picky(frame):
+            if 4 in set(frame["c"]):
+                raise Broken if where == "text" else ValueError("no fours")
+            return direct(frame)
+
+        monkeypatch.setattr(model, "_direct", picky)
+    answers = _answers(model, asked)
+    assert [status for status, _ in answers] == [200, 500, 200]
+    if where != "read":
+        assert ("Broken: its text can not be read" if where == "text" else "ValueError: no fours") in answers[1][1]
+
+
+def test_what_breaks_while_a_failure_is_told_is_its_own_failure(model, monkeypatch):
+    def broken(question):
+        if len(question.payload["dataframe_split"]["data"]) == 2:
+            raise KeyError("somewhere")
+        return [1]
+
+    monkeypatch.setattr(model, "_predict", broken)
+    monkeypatch.setattr(model, "_answer_together", lambda questions: None)
+    asked = [Request("invocations", json.dumps(_split([[1, 2, 3]] * n)).encode(), "") for n in (1, 2, 1)]
+    assert [status for status, _ in _answers(model, asked)] == [200, 500, 200]
+
+
 class _Gate:
     """Answers with the number of requests it was handed; waits for `opened` before each."""
 

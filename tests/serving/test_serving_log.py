@@ -116,6 +116,59 @@ def test_a_redacted_column_of_the_answer_and_a_request_without_columns_are_left_
     assert second["inputs"] == {"x": [{"y": 1}]}
 
 
+def _hush_csv(*lines):
+    return "\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "kept"),
+    [
+        ("text/csv", b"\xef\xbb\xbf" + _hush_csv("ssn,x", "hush,1"), {"x": ["1"]}),
+        ("text/csv", _hush_csv("x,ssn,y", "1,hush,2"), {"x": ["1"], "y": ["2"]}),
+        (" TEXT/CSV ; charset=utf-8", _hush_csv("x, SSN", "1,hush"), {"x": ["1"]}),
+        ("text/csv", _hush_csv("", "ssn,x", "hush,1", ""), {"x": ["1"]}),
+        ("text/csv", _hush_csv("a;ssn,x", "1;hush,1"), {"x": ["1"]}),
+        ("text/csv", _hush_csv("ssn,x", "7,hush,1"), None),
+        ("text/csv", _hush_csv("x,ssn", "1,2", "hush"), None),
+        ("text/csv", _hush_csv("  ", "ssn", "hush"), None),
+        ("text/csv", _hush_csv("ssn,x,x", "3,hush,1"), None),
+        ("text/csv", _hush_csv("hush,1", "hush,2"), None),
+        ("application/json", b'{"dataframe_split": {"columns": ["ssn", "ssn"], "data": [["hush", "hush"]]}}', None),
+        (
+            "application/json",
+            b'{"dataframe_split": {"columns": ["ssn"], "index": ["hush"], "data": [["hush"]]}}',
+            None,
+        ),
+        ("application/json", b'{"inputs": {"ssn": ["hush"], "x": [1, 2]}}', None),
+        ("application/json", b'{"inputs": [{"ssn": "hush"}, ["hush"]]}', None),
+        ("", b'{"instances": [{"\\ufeffssn": "hush", "Ssn": "hush", "ss\\u200bn": "hush", "x": 1}]}', {"x": [1]}),
+    ],
+)
+def test_what_of_a_redacted_column_is_under_another_name_or_place_is_not_written(tmp_path, content_type, body, kept):
+    log = _log(tmp_path / "log", redact=["ssn"])
+    log.add(Entry("id", 1_700_000_000.25, "invocations", 200, content_type, body, b'{"predictions": [0.5]}'))
+    log.close()
+    text = (tmp_path / "log").read_text()
+    assert "hush" not in text
+    assert json.loads(text)["inputs"] == kept
+
+
+def test_tensors_are_read_as_json_whatever_the_header_says(tmp_path):
+    log = _log(tmp_path / "log", redact=["word"])
+    body = json.dumps(TENSORS, indent=1).encode()
+    log.add(Entry("id", 1_700_000_000.25, "v2", 200, "text/csv", body, b'{"outputs": []}'))
+    log.close()
+    assert [line["inputs"] for line in _lines(tmp_path / "log")] == [{"x": [1.0, 2.0]}]
+    assert "hush" not in (tmp_path / "log").read_text()
+
+
+def test_a_table_that_is_none_is_written_as_it_came_where_nothing_is_redacted(tmp_path):
+    log = _log(tmp_path / "log")
+    log.add(Entry("id", 1_700_000_000.25, "invocations", 200, "text/csv", b"x,y\n0,1,2\n", b'{"predictions": [0.5]}'))
+    log.close()
+    assert [line["inputs"] for line in _lines(tmp_path / "log")] == ["x,y\n0,1,2\n"]
+
+
 def test_files_are_put_aside_at_their_size_and_the_oldest_goes(tmp_path):
     path = tmp_path / "log"
     log = _log(path, max_mb=0.002, keep=2)

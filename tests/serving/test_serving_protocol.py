@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
 
+from mlcicd.serving.server import v2
 from mlcicd.serving.server.errors import RequestRefused
 from mlcicd.serving.server.model import Model
 from mlcicd.serving.server.questions import Request
@@ -124,6 +127,9 @@ def _tensor(**changes):
         {"inputs": [_tensor(shape=[1.0, 3])]},
         {"inputs": [_tensor(shape=[2, 3])]},
         {"inputs": [_tensor(shape=[0, 3], data=[])]},
+        {"inputs": [_tensor(shape=[2**64, 3], data=[])]},
+        {"inputs": [_tensor(shape=[0, 2**64], data=[])]},
+        {"inputs": [_tensor(shape=[*[1] * 32, 3])]},
         {"inputs": [_tensor(datatype="INT32", data=[1.5, 2, 3])]},
         {"inputs": [_tensor(datatype="INT8", data=[1000, 2, 3])]},
         {"inputs": [_tensor(datatype="FP64", data=["1.5", 2, 3])]},
@@ -143,6 +149,17 @@ def test_tensors_that_are_not_what_they_say_are_400(tree, body):
     answer = tree.post(body, path=INFER)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]
+
+
+def test_the_product_of_an_endless_shape_is_not_taken(monkeypatch):
+    taken = []
+    monkeypatch.setattr(v2, "math", SimpleNamespace(prod=lambda shape: taken.append(shape) or math.prod(shape)))
+    for shape, data in (([9] * 200_000, [1.0]), ([1] * 200_000, [1.0]), ([9] * 200_000, []), ([2**64], [1.0])):
+        with pytest.raises(RequestRefused, match="does not fit its shape"):
+            v2._read_array(shape, "FP64", data)
+    assert not taken
+    assert v2._read_array([1, 3], "FP64", [1.0, 2.0, 3.0]).shape == (1, 3)
+    assert taken
 
 
 def test_infer_answers_as_invocations_does(tree):

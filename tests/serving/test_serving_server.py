@@ -153,6 +153,8 @@ def test_a_models_exception_is_500_with_its_type_and_without_the_request(scripte
     assert answer.status_code == 500
     assert answer.json()["error_code"] == "INTERNAL_ERROR"
     assert answer.json()["message"] == "the model raised ValueError: can not score <value>"
+    answer = scripted.post(b"x,word\n-1,hush-hush\n", headers={"content-type": "text/csv"})
+    assert answer.json()["message"] == "the model raised ValueError: can not score <value>"
     log = scripted.log.read_text()
     assert "the model raised ValueError at" in log
     assert "hush-hush" not in log

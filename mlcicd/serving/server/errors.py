@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 MAX_MESSAGE = 400
+# Taking the request's strings out of a message costs their number times the message's length: both are bounded.
+MAX_TEXT = 2000
+MAX_STRINGS = 2000
+# A longer string is found by its head.
+_HEAD = 100
+_TOO_MANY = "the reason is left out: the request holds too many strings to keep them out of it"
 
 log = logging.getLogger("mlcicd.server")
 
@@ -24,15 +32,61 @@ class RequestRefused(Exception):
         self.message = message
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
+def _strings(payload: Any) -> Iterator[str]:
+    """The string values of a body, however deep it is nested."""
+    stack = [payload]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+        elif isinstance(value, bytes):
+            yield from _cells(value)
+
+
+def _cells(body: bytes) -> Iterator[str]:
+    """What CSV holds below its header, but for numbers; a quoted cell in pieces."""
+    text = body.decode("utf-8", "replace")
+    header = re.match(r"[^\r\n]*", text)
+    for cell in re.compile(r'[^,"\r\n]+').finditer(text, header.end() if header else 0):
+        try:
+            float(cell.group())
+        except ValueError:
+            yield cell.group()
+
+
+def _distinct_strings(payload: Any) -> set[str] | None:
+    """The strings that a message must not repeat; None if there are more than `MAX_STRINGS`."""
+    found: set[str] = set()
+    for value in _strings(payload):
+        if len(value) > 2:
+            found.add(value)
+            if len(found) > MAX_STRINGS:
+                return None
+    return found
+
+
+def _without(text: str, values: Iterable[str]) -> str:
+    """The start of a text with `<value>` for each of the values, as far as it is known what belongs to one."""
+    window = text[:MAX_TEXT]
+    hidden = bytearray(len(window))
+    for value in values:
+        start = window.find(value[:_HEAD])
+        while start >= 0:
+            end = min(start + len(value), len(window))
+            hidden[start:end] = bytes([1]) * (end - start)
+            start = window.find(value[:_HEAD], end)
+    # Of a value across the cut, less than its head may be in the window.
+    shown = len(window) if len(window) == len(text) else len(window) - _HEAD
+    parts, position = [], 0
+    for is_hidden, run in itertools.groupby(hidden[:shown]):
+        length = sum(1 for _ in run)
+        parts.append("<value>" if is_hidden else window[position : position + length])
+        position += length
+    return "".join(parts)
 
 
 def _unquoted(text: str) -> str:
@@ -50,11 +104,11 @@ def without_request_data(message: str, payload: Any) -> str:
         head, found, tail = message.partition(marker)
         if found and ("data" in head or "input" in head.lower()):
             message = tail
-    line = _unquoted(message.strip()).partition("\n")[0]
-    for value in sorted(set(_strings(payload)), key=len, reverse=True):
-        if len(value) > 2:
-            line = line.replace(value, "<value>")
-    return line[:MAX_MESSAGE]
+    values = _distinct_strings(payload)
+    if values is None:
+        return _TOO_MANY
+    # A value may hold an end of line itself.
+    return _without(_unquoted(message.strip()), values).partition("\n")[0][:MAX_MESSAGE]
 
 
 def places_of(error: BaseException) -> str:
@@ -63,10 +117,17 @@ def places_of(error: BaseException) -> str:
     return " <- ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames[-4:]))
 
 
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"its text can not be read ({type(broken).__name__})"
+
+
 def model_failed(error: BaseException, payload: Any) -> RequestRefused:
     # Where it failed is for the log; the exception's text may quote the request and stays out of it.
     log.error("the model raised %s at %s", type(error).__name__, places_of(error))
-    message = without_request_data(str(error), payload)
+    message = without_request_data(_text_of(error), payload)
     return RequestRefused(500, "INTERNAL_ERROR", f"the model raised {type(error).__name__}: {message}")
 
 

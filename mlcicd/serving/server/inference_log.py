@@ -13,19 +13,23 @@ import json
 import logging
 import os
 import queue
+import re
 import threading
 import time
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .invocations import FORMATS
+from .invocations import FORMATS, media_type
 from .signature import by_column
 
 MAX_QUEUED = 4096
 MAX_QUEUED_BYTES = 32 << 20
+
+_DELIMITERS = re.compile(r"[,;|\t]")
 
 log = logging.getLogger("mlcicd.server")
 
@@ -56,7 +60,8 @@ class InferenceLog:
         sample: the part of the requests that is written, 0 to 1, decided by the request's id: all replicas,
             and a retry, decide alike.
         redact: columns of inputs and answers that never reach the disk. A request that does not name its
-            columns is then written without its inputs.
+            columns, or where it is not certain which value belongs to which, is then written without its inputs.
+            Case, blanks and invisible characters of a name do not count.
         max_mb: a file of this size is put aside.
         keep: how many files are kept beside the current one.
     """
@@ -68,7 +73,7 @@ class InferenceLog:
         self._model = model
         self._version = version
         self._sample = sample
-        self._redact = frozenset(redact)
+        self._redact = frozenset(map(_plain, redact))
         self._max_bytes = int(max_mb * 1_000_000)
         self._keep = keep
         self._queue: queue.Queue[Entry | None] = queue.Queue(MAX_QUEUED)
@@ -155,14 +160,21 @@ class InferenceLog:
         """The values by column; of a request that is no table its body, unless something is to be redacted."""
         values = _values(entry)
         if values is None:
-            return None if self._redact else json.loads(entry.body)
+            return None if self._redact else _body(entry)
+        if self._redact and _is_csv(entry) and not any(map(self._is_redacted, values)):
+            # Whether the first line really holds names, only a name that is known can tell.
+            return None
         return self._without_redacted({name: list(items) for name, items in values.items()})
+
+    def _is_redacted(self, name: str) -> bool:
+        # A table that was read with another delimiter than its own has several names in one.
+        return any(_plain(part) in self._redact for part in (name, *_DELIMITERS.split(name)))
 
     def _without_redacted(self, value: Any) -> Any:
         if not self._redact:
             return value
         if isinstance(value, dict):
-            return {key: self._without_redacted(item) for key, item in value.items() if key not in self._redact}
+            return {key: self._without_redacted(item) for key, item in value.items() if not self._is_redacted(key)}
         if isinstance(value, list):
             return [self._without_redacted(item) for item in value]
         return value
@@ -202,9 +214,8 @@ class InferenceLog:
 
 def _values(entry: Entry) -> dict[str, Sequence[Any]] | None:
     """The values of a request by column, of whatever format; None if it is no table with names."""
-    if entry.content_type.startswith("text/csv"):
-        rows = list(csv.reader(io.StringIO(entry.body.decode("utf-8"))))
-        return dict(zip(rows[0], map(list, zip(*rows[1:]))))  # noqa: B905  (Python 3.9)
+    if _is_csv(entry):
+        return _csv_values(_text(entry))
     payload = json.loads(entry.body)
     if entry.protocol == "v2":
         tensors = payload["inputs"]
@@ -214,6 +225,38 @@ def _values(entry: Entry) -> dict[str, Sequence[Any]] | None:
     form = next(form for form in FORMATS if form in payload)
     table = by_column(form, payload[form])
     return None if table is None else table[0]
+
+
+def _plain(name: str) -> str:
+    """A name without what the eye does not see, or takes for the same."""
+    seen = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(c for c in seen if c.isprintable() and not c.isspace() and c not in "'\"")
+
+
+def _is_csv(entry: Entry) -> bool:
+    # The Open Inference Protocol is JSON, whatever the header says.
+    return entry.protocol != "v2" and media_type(entry.content_type) == "text/csv"
+
+
+def _text(entry: Entry) -> str:
+    return entry.body.decode("utf-8-sig")
+
+
+def _body(entry: Entry) -> Any:
+    return _text(entry) if _is_csv(entry) else json.loads(entry.body)
+
+
+def _csv_values(text: str) -> dict[str, Sequence[Any]] | None:
+    """The cells by column; None where pandas, which reads the request, may see other columns.
+
+    Cells beyond the header move its names to other columns there, and names that repeat are numbered.
+    """
+    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    names = rows[0] if rows else []
+    # A first line of blanks is no header there.
+    if not any(map(_plain, names)) or len(set(names)) != len(names) or any(len(row) != len(names) for row in rows):
+        return None
+    return dict(zip(names, map(list, zip(*rows[1:]))))  # noqa: B905  (Python 3.9)
 
 
 def _answer(entry: Entry) -> Any:

@@ -14,6 +14,11 @@ from .signature import Column, by_column, checked
 FORMATS = ("dataframe_records", "dataframe_split", "inputs", "instances")
 
 
+def media_type(content_type: str) -> str:
+    """A content type without its parameters, as all that read a body compare it."""
+    return content_type.partition(";")[0].strip().lower()
+
+
 class Invocations:
     """Reads `/invocations` bodies for a model, and writes its answers.
 
@@ -34,9 +39,9 @@ class Invocations:
         Raises:
             RequestRefused: with the status to answer.
         """
-        kind = content_type.partition(";")[0].strip().lower() or "application/json"
+        kind = media_type(content_type) or "application/json"
         if kind == "text/csv":
-            return Question(self._csv(body), None, None, written)
+            return Question(self._csv(body), None, body, written)
         if kind != "application/json":
             raise RequestRefused(415, "BAD_REQUEST", "content type must be application/json or text/csv")
         payload = json_object(body)

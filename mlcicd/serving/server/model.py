@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Union
 
-from .errors import RequestRefused, model_failed, refused_by_mlflow
+from .errors import RequestRefused, model_failed, places_of, refused_by_mlflow
 from .invocations import Invocations
 from .questions import Answer, Question, Request
 from .signature import Table, columns_of, frame_of, joined
@@ -15,6 +16,8 @@ from .v2 import OpenInference
 
 # Flavours whose `predict` answers each row by itself, so that rows of several requests may go in together.
 ROW_WISE = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"})
+
+log = logging.getLogger("mlcicd.server")
 
 Outcome = Union[Answer, RequestRefused]  # noqa: UP007  (Python 3.9)
 
@@ -81,17 +84,29 @@ class Model:
 
     def _read(self, request: Request) -> Question:
         try:
-            if request.protocol == "v2":
-                return self._v2.read(request.body)
-            return self._invocations.read(request.body, request.content_type)
+            return self._read_by_protocol(request)
         except RecursionError as error:
             raise RequestRefused(400, "BAD_REQUEST", "the body is nested too deeply") from error
+        except RequestRefused:
+            raise
+        except Exception as error:
+            # A defect of ours: it must not become the failure of the requests that wait beside this one.
+            log.error("a request could not be read: %s at %s", type(error).__name__, places_of(error))
+            raise RequestRefused(500, "INTERNAL_ERROR", "the server failed to read the request") from error
+
+    def _read_by_protocol(self, request: Request) -> Question:
+        if request.protocol == "v2":
+            return self._v2.read(request.body)
+        return self._invocations.read(request.body, request.content_type)
 
     def _answer_alone(self, question: Question) -> Outcome:
         try:
             return self._write(question, self._predict(question))
         except RequestRefused as refused:
             return refused
+        except Exception as error:
+            # Whatever it is, it is this request's own: others may have been handed over with it.
+            return model_failed(error, question.payload)
 
     @staticmethod
     def _write(question: Question, predictions: Any) -> Outcome:
@@ -105,8 +120,8 @@ class Model:
     def _answer_together(self, questions: Sequence[Question]) -> list[Outcome] | None:
         """One prediction for all; None if it fails or is not one answer a row, for one request may spoil it for
         the others."""
-        table = joined([question.data for question in questions])
         try:
+            table = joined([question.data for question in questions])
             predictions = self._predict_table(table)
             if len(predictions) != table.rows or isinstance(predictions, (dict, str)):
                 return None

@@ -31,7 +31,7 @@ class Question:
     Attributes:
         data: a `Table`, or whatever else the model's `predict` is given.
         params: MLflow's inference parameters; None when there are none.
-        payload: the parsed body, whose strings no message may repeat.
+        payload: the parsed body, of CSV the bytes, whose strings no message may repeat.
         write: makes the answer's body of predictions.
     """
 

@@ -31,6 +31,8 @@ DATATYPES = tuple(_NUMPY)
 _OF_NUMPY = {numpy: v2 for v2, numpy in _NUMPY.items()}
 # What JSON may hold for each; null stands for a missing number.
 _PYTHON: dict[str, set[type]] = {"BOOL": {bool}, "BYTES": {str}}
+# What every NumPy can hold.
+_MAX_DIMENSIONS = 32
 
 
 class OpenInference:
@@ -186,12 +188,21 @@ def _read_array(shape: Any, datatype: str, data: Any) -> Any:
     types = set(map(type, flat))
     whole = datatype.startswith(("INT", "UINT"))
     fits = types <= _PYTHON.get(datatype, {int} if whole else {int, float, type(None)})
-    if not fits or len(flat) != math.prod(shape):
+    if not fits or not _has_shape(flat, shape):
         raise _bad("an input's data does not fit its shape and datatype")
     try:
         return np.array(flat, dtype=_NUMPY[datatype]).reshape(shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise _bad("an input's data does not fit its shape and datatype") from error
+
+
+def _has_shape(flat: list[Any], shape: list[int]) -> bool:
+    """Whether so many values fill the shape. The product of a long list of large sizes would take quadratic time."""
+    if len(shape) > _MAX_DIMENSIONS:
+        return False
+    if not flat:
+        return 0 in shape
+    return max(shape) <= len(flat) and len(flat) == math.prod(shape)
 
 
 def _flatten(data: Any, flat: list[Any]) -> None:
