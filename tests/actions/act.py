@@ -87,13 +87,16 @@ def run_workflow(
         command += ["--var", f"{key}={value}"]
     wheels = BIN.parent / "wheels"
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "UV_", "GITHUB_", "VIRTUAL_ENV"))}
-    kept |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "UV_NO_INDEX": "1", "UV_FIND_LINKS": str(wheels)}
+    # uv has no variable for "no index at all": the folder is the index.
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "UV_FIND_LINKS": str(wheels)}
+    offline["UV_DEFAULT_INDEX"] = wheels.as_uri()
+    kept |= offline
     kept |= {
         "PATH": os.pathsep.join([*([str(path)] if path else []), str(BIN), kept["PATH"]]),
         "XDG_CACHE_HOME": str(folder / "cache"),
     }
-    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "UV_NO_INDEX", "UV_FIND_LINKS"):
-        command += ["--env", f"{name}={kept[name]}"]
+    for name, value in offline.items():
+        command += ["--env", f"{name}={value}"]
     done = subprocess.run(
         command, cwd=project, env=kept, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
     )
