@@ -46,7 +46,7 @@ class Beside:
             code = f"import sys; sys.path.append({str(Path(__file__).resolve().parents[2])!r})\n"
             code += f"from {self._module} import main; main()"
             argv = [sys.executable, "-I", "-c", code, str(self.marker)]
-            token = {name: os.environ[name] for name in (told["target"]["token_env"],) if name in os.environ}
+            token = {name: os.environ[name] for name in (told["target"].get("token_env"),) if name in os.environ}
             processes.spawn(argv, env={**processes.plain_environment(), **token}, log=self._log)
 
     def stop(self) -> None:
