@@ -69,6 +69,9 @@ class LocalTarget:
         ConfigError: one of the numbers makes no sense.
     """
 
+    # `deploy.token_env` and `deploy.inference_log` reach its servers.
+    takes_server_options = True
+
     def __init__(
         self,
         environment: str,
