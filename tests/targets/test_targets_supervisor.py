@@ -195,3 +195,32 @@ def test_a_command_that_can_not_begin_leaves_the_supervisor_it_sent_aside(monkey
     with pytest.raises(InputError, match="state can not be read"):
         LocalTarget("staging", tmp_path).reconcile()
     assert started == [told, told]
+
+
+def test_a_process_beside_gets_another_token_by_being_started_anew(monkeypatch, tmp_path):
+    folder = StateFolder(tmp_path)
+    running: list[processes.Process] = []
+    given: list[str] = []
+
+    def spawn(argv, *, env, log):
+        running.append(processes.Process(1, ""))
+        given.append(env.get("TOY_TOKEN", ""))
+
+    monkeypatch.setattr(processes, "spawn", spawn)
+    monkeypatch.setattr(processes, "stop", lambda stopped, *, grace_s: running.clear())
+    monkeypatch.setattr(Beside, "running", lambda self: list(running))
+    beside = Beside(folder, "supervisor")
+    told = {"target": {"environment": "staging", "token_env": "TOY_TOKEN"}}
+    for value in ("first-9f31", "first-9f31", "", "second-77ab", "second-77ab"):
+        monkeypatch.setenv("TOY_TOKEN", value)
+        beside.start(told)
+        assert len(running) == 1
+    assert given == ["first-9f31", "second-77ab"], "who has no token leaves it the one it has"
+    running.clear()
+    for value in ("", "second-77ab"):
+        monkeypatch.setenv("TOY_TOKEN", value)
+        beside.start(told)
+    assert given[2:] == ["", "second-77ab"], "what was started without one gets it later"
+    written = beside.marker.read_text()
+    assert "9f31" not in written and "77ab" not in written
+    assert json.loads(written)["target"] == told["target"]
