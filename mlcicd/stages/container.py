@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from mlcicd.config import Project
 from mlcicd.core.errors import CommandFailed, InputError, redact
+from mlcicd.core.progress import SILENT
 from mlcicd.core.verdict import Status, conclude
 from mlcicd.stages.common import registry_of, version_evidence
+from mlcicd.stages.places import fetched
+from mlcicd.stages.record import Record
+from mlcicd.stages.supply import admitted
 from mlcicd.stages.supply_evidence import signature_checks
-from mlcicd.targets.base import ModelVersion
 from mlcicd.targets.container import Context, write_context
 
 
@@ -25,7 +29,7 @@ def container_context(
         requirements: lock file with hashes.
 
     Raises:
-        CommandFailed: its evidence does not let it through.
+        CommandFailed: its evidence does not let it through, or the scan of its files.
         InputError: there is no such version, or its bytes are not the registered ones.
     """
     registry, config = registry_of(project), project.config
@@ -41,6 +45,8 @@ def container_context(
     if conclude(checks) is Status.FAILED:
         failed = next(check for check in checks if check.status == "failed")
         raise CommandFailed(f"{failed.name}: {failed.reason}", remedy=failed.remedy)
-    path = registry.fetch_model(version.run_id, project.model_cache, digest=version.digest)
-    model = ModelVersion(version.name, version.version, path, version.digest, project.python)
-    return write_context(model, output, base=base, requirements=requirements)
+    # As deploy does: from where it deploys from, and of nothing that the scan has not let through.
+    record = Record(project, "container", dry_run=False, progress=SILENT)
+    model = fetched(record, registry, version)
+    sealed = admitted(record, model.path, model.digest, f"version {version.version}")
+    return write_context(replace(model, path=sealed), output, base=base, requirements=requirements)

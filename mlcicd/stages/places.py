@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcicd.config import FILE_NAME, Project, seconds
-from mlcicd.config.delivery import Deploy, Environment
+from mlcicd.config.delivery import Environment
 from mlcicd.core.digests import digest_bytes
 from mlcicd.core.errors import ConfigError, InputError, redact
 from mlcicd.registry import RegisteredVersion, Registry
@@ -33,7 +33,8 @@ def place(project: Project, name: str) -> Place:
     """The environment of that name; the last one when the name is empty.
 
     Raises:
-        ConfigError: there is no such environment, or its target does not take the options it is given.
+        ConfigError: there is no such environment, or its target does not take the options it is given, or
+            can not do what is asked of all servers.
     """
     environments = project.config.deploy.environments
     name = environment_name(project, name)
@@ -46,13 +47,17 @@ def place(project: Project, name: str) -> Place:
     more: dict[str, Any] = {}
     if make is not plugin:
         more = {"model": project.config.model.name, "root": project.root, "environ": project.environ}
+    more |= _server_options(project, settings.target, plugin)
+    ours = {*more, "token_env"} & set(settings.options)
+    if ours:
+        raise ConfigError(
+            f"not an option of a target: {', '.join(sorted(ours))}",
+            file=FILE_NAME,
+            line=project.document.line(("deploy", "environments", name, "options")),
+            remedy="remove it; what concerns all environments stands under `model` and `deploy`",
+        )
+    options = {"ready_timeout_s": seconds(settings.ready_timeout), **more, **settings.options}
     try:
-        options = {
-            "ready_timeout_s": seconds(settings.ready_timeout),
-            **_server_options(project.config.deploy),
-            **more,
-            **settings.options,
-        }
         target = make(name, state, port=settings.port, **options)
     except TypeError as error:
         raise ConfigError(
@@ -63,13 +68,28 @@ def place(project: Project, name: str) -> Place:
     return Place(name, settings, target, production=name == last)
 
 
-def _server_options(deploy: Deploy) -> dict[str, Any]:
-    """What is asked of every environment's servers. Nothing when nothing is: a target need not know of it."""
+def _server_options(project: Project, target: str, plugin: type[Any]) -> dict[str, Any]:
+    """What is asked of every environment's servers. Nothing when nothing is: a target need not know of it.
+
+    Raises:
+        ConfigError: something is, and the target can not do it. Servers that let everybody in, or a log with all
+            columns, are not what was asked for.
+    """
+    deploy = project.config.deploy
     options: dict[str, Any] = {}
     if deploy.inference_log is not None:
         options["inference_log"] = deploy.inference_log.model_dump()
     if deploy.token_env:
         options["token_env"] = deploy.token_env
+    if options and not getattr(plugin, "takes_server_options", False):
+        asked = min(options)
+        raise ConfigError(
+            f"the target {target!r} can not do what deploy.{asked} asks for",
+            file=FILE_NAME,
+            line=project.document.line(("deploy", asked)),
+            why="Only targets that start our model server themselves can: of those built in, local.",
+            remedy=f"remove deploy.{asked}, and have the platform see to it",
+        )
     return options
 
 

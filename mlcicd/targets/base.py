@@ -104,7 +104,11 @@ class TargetStatus:
 @runtime_checkable
 class Target(Protocol):
     """A place model versions run in. Each method may be called again with the same arguments and changes
-    nothing then."""
+    nothing then.
+
+    A class whose servers are ours has the attribute `takes_server_options = True`: it is given the arguments
+    `token_env` and `inference_log`. Without it, a configuration that asks for one of them is refused.
+    """
 
     def deploy(self, version: ModelVersion) -> str:
         """Starts a version beside the live one, without traffic, and waits until it is ready.

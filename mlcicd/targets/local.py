@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -68,6 +68,9 @@ class LocalTarget:
     Raises:
         ConfigError: one of the numbers makes no sense.
     """
+
+    # `deploy.token_env` and `deploy.inference_log` reach its servers.
+    takes_server_options = True
 
     def __init__(
         self,
@@ -266,16 +269,19 @@ class LocalTarget:
         with self._locked() as desired:
             self._converge(desired)
 
-    def heal(self) -> None:
+    def heal(self, still: Callable[[], bool]) -> None:
         """What :meth:`reconcile` does, for the supervisor, which does not look after itself.
+
+        Args:
+            still: asked when nobody else can change anything any more; where it says no, nothing is done.
 
         Raises:
             CommandFailed: a version's servers can not be started.
             ServiceError: the router can not be started.
         """
         with locked(self._folder.lock):
-            desired = self._read()
-            if desired.versions:
+            desired = self._read() if still() else None
+            if desired is not None and desired.versions:
                 self._converge(desired)
 
     def stop(self) -> None:
@@ -413,18 +419,30 @@ class LocalTarget:
 
         A command does not wait until the supervisor has started a model that loads for long: it goes first.
         """
-        if is_locked(self._folder.lock):
+        aside = is_locked(self._folder.lock)
+        if aside:
             self._supervisor.step_aside()
         with locked(self._folder.lock):
-            desired = self._read()
-            if desired.port == 0:
-                desired = desired.model_copy(update={"port": free_port(self._host)})
-            for folder in (self._folder.run, self._folder.models, self._folder.router):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                desired = self._prepared()
+            except BaseException:
+                # As it was told: what can not be read, or is another environment's, tells nothing else.
+                if aside:
+                    self._supervisor.resume()
+                raise
             try:
                 yield desired
             finally:
                 self._supervised()
+
+    def _prepared(self) -> Desired:
+        """The desired state with a port, and the folders that everything else needs."""
+        desired = self._read()
+        if desired.port == 0:
+            desired = desired.model_copy(update={"port": free_port(self._host)})
+        for folder in (self._folder.run, self._folder.models, self._folder.router):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return desired
 
     def _supervised(self) -> None:
         """A supervisor for as long as something is deployed, where one is wanted."""

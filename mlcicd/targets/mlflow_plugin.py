@@ -1,8 +1,9 @@
 """The target `mlflow`: versions run wherever an `mlflow.deployments` plug-in puts them (SageMaker and others).
 
-The live version is the deployment `name`. A version under test is one of its own, `name-VERSION`, which goes when the
-version is promoted or taken away. Plug-ins share no traffic between two: there is no canary, and no version is warm;
-going back is an update of the live deployment with the verified copy of the previous one.
+The live version is the deployment `name`. A version under test is one of its own, `name--vVERSION`, which goes when the
+version is promoted or taken away. A deployment of such a name that this state did not make is left as it is. Plug-ins
+share no traffic between two: there is no canary, and no version is warm; going back is an update of the live deployment
+with the verified copy of the previous one.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import ConfigError, InputError, ServiceError
 from mlcicd.core.files import locked, write_atomic
 from mlcicd.targets.base import Counters, ModelVersion, ProcessStatus, TargetStatus, checked_share
+from mlcicd.targets.kubernetes.names import dns_label
 from mlcicd.targets.mlflow_bridge import Bridge
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,40}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,47}")
 
 
 class _Desired(BaseModel):
@@ -52,9 +54,11 @@ class MlflowTarget:
     Args:
         environment: its name.
         state: folder for the desired state and the verified copies of the models.
+        model: its name.
         uri: target URI of the plug-in, such as `sagemaker:/eu-west-1`.
-        name: the live deployment's name; the environment's when empty.
+        name: the live deployment's name; made of the model's and the environment's when empty.
         flavor, config: handed to the plug-in.
+        adopt: take over deployments of our names that are there and that this state did not make, as after its loss.
         port, ready_timeout_s: of other targets; a plug-in listens and waits as it does.
 
     Raises:
@@ -66,18 +70,36 @@ class MlflowTarget:
         environment: str,
         state: Path,
         *,
+        model: str,
         uri: str,
         name: str = "",
         flavor: str | None = None,
         config: Mapping[str, Any] | None = None,
+        adopt: bool = False,
         port: int = 0,
         ready_timeout_s: float = 0.0,
     ) -> None:
-        self.environment, self._state, self._uri, self._name = environment, state, uri, name or environment
-        self._flavor, self._config = flavor, dict(config or {})
+        self.environment, self._state, self._uri = environment, state, uri
+        self._name = name or dns_label(model, environment)
+        self._flavor, self._config, self._adopt = flavor, dict(config or {}), adopt
         self._bridges: dict[str, Bridge] = {}
         if not _NAME.fullmatch(self._name):
             raise ConfigError(f"{self._name!r} can not be a deployment's name", remedy="use letters, digits and dashes")
+
+    @classmethod
+    def configured(
+        cls, environment: str, state: Path, *, root: Path, environ: Mapping[str, str], **options: Any
+    ) -> MlflowTarget:
+        """The target of an environment in `mlcicd.yaml`.
+
+        Args:
+            root, environ: of other targets; a plug-in reads its process' own environment.
+
+        Raises:
+            ConfigError: as the constructor.
+        """
+        del root, environ
+        return cls(environment, state, **options)
 
     def deploy(self, version: ModelVersion) -> str:
         """Makes a deployment of the version, beside the live one.
@@ -87,7 +109,7 @@ class MlflowTarget:
 
         Raises:
             InputError: the bytes are not those of the digest.
-            ServiceError: the plug-in refused.
+            ServiceError: the plug-in refused; or a deployment of that name is there that was not made here.
         """
         if not _NAME.fullmatch(version.version):
             raise ConfigError(f"not a version: {version.version!r}")
@@ -191,9 +213,20 @@ class MlflowTarget:
     # --- inside
 
     def _apply(self, desired: _Desired) -> None:
-        """Writes what should be, then does it; each step is noted when the plug-in has said that it is done."""
+        """Writes what should be, then does it; each step is noted when the plug-in has said that it is done.
+
+        Raises:
+            ServiceError: the plug-in refused; or, before anything is written, a deployment is somebody else's.
+        """
+        wanted = self._wanted(desired)
+        try:
+            there = self._listed()
+        except ServiceError:
+            # The next call that reaches the service does it.
+            self._write(desired)
+            raise
+        self._refuse_others(set(wanted) & there - set(desired.made))
         self._write(desired)
-        wanted, there = self._wanted(desired), self._listed()
         for name, version in wanted.items():
             digest = desired.digests[version]
             if name in there and desired.made.get(name) == digest:
@@ -215,6 +248,16 @@ class MlflowTarget:
             self._write(desired)
         self._sweep(desired)
 
+    def _refuse_others(self, names: set[str]) -> None:
+        if names and not self._adopt:
+            raise ServiceError(
+                f"a deployment {min(names)} is there that mlcicd did not make here",
+                where=self._uri,
+                why="It would be overwritten, and removed later.",
+                remedy=f"choose another deploy.environments.{self.environment}.options.name; or, if it is this "
+                "environment's and the state folder was lost, set options.adopt: true",
+            )
+
     def _given(self, client: Any, *, act: str, name: str, model: str) -> None:
         if act == "create":
             client.create_deployment(name, model, self._flavor, config=dict(self._config))
@@ -227,7 +270,8 @@ class MlflowTarget:
         return {self._own_name(version, desired): version for version in versions if version is not None}
 
     def _own_name(self, version: str, desired: _Desired) -> str:
-        return self._name if version == desired.live else f"{self._name}-{version}"
+        # Two hyphens and a letter: no other environment's or model's own name ends so.
+        return self._name if version == desired.live else f"{self._name}--v{version}"
 
     def _listed(self) -> set[str]:
         found: Any = self._ask("list the deployments", lambda client: client.list_deployments())

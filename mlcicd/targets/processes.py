@@ -111,14 +111,19 @@ def wait_gone(processes: Sequence[Process], *, timeout_s: float) -> bool:
 
 
 def wait_any(processes: Sequence[Process], *, timeout_s: float) -> None:
-    """Waits until one of them ends, or the time is over. Where the system does not tell (macOS), until it is over."""
+    """Waits until one of them ends, or the time is over. Where the system does not tell (macOS, some sandboxes), until
+    it is over."""
     poll, handles = select.poll(), []
     try:
         for process in processes if hasattr(os, "pidfd_open") else []:
             try:
                 handles.append(os.pidfd_open(process.pid))
-            except OSError:
+            except ProcessLookupError:
                 return  # it has ended
+            except OSError:
+                # An old kernel, or a sandbox that forbids it: nobody tells when one ends.
+                time.sleep(timeout_s)
+                return
             poll.register(handles[-1], select.POLLIN)
         poll.poll(timeout_s * 1000)
     finally:

@@ -53,8 +53,14 @@ class Supervisor:
         self._beside.start({"release": __version__, "target": target})
 
     def step_aside(self) -> None:
-        """Ends the process, and with it what it was doing, until :meth:`ensure`."""
+        """Ends the process, and with it what it was doing, until :meth:`ensure` or :meth:`resume`."""
         processes.stop(self._beside.running(), grace_s=0.5)
+
+    def resume(self) -> None:
+        """Starts it again as it was told last, if it was told anything. Called under the folder's lock."""
+        told = _told(self._beside.marker)
+        if told is not None:
+            self._beside.start(told)
 
     def stop(self) -> None:
         """Ends it for good, unless it is the supervisor itself that asks."""
@@ -100,7 +106,7 @@ def main() -> None:
                 wait = patience.wait_s(time.monotonic())
                 _say(f"{', '.join(dead)} ended; started again" + (f" in {wait:g} s" if wait else ""))
                 time.sleep(wait)
-                _heal(folder, options)
+                _heal(folder, options, marker)
         processes.wait_any([process for process in wanted.values() if process], timeout_s=_LOOK_S)
 
 
@@ -134,9 +140,10 @@ def _wanted(folder: StateFolder, options: Mapping[str, Any]) -> dict[str, Proces
         return {}
 
 
-def _heal(folder: StateFolder, options: Mapping[str, Any]) -> None:
+def _heal(folder: StateFolder, options: Mapping[str, Any], marker: Path) -> None:
+    """Nothing, when a command has told other options since these were read."""
     try:
-        _target(folder, options).heal()
+        _target(folder, options).heal(lambda: _options(marker) == options)
     except MlcicdError as error:
         _say(error.one_line())
 

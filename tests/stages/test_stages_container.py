@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support import git
 
 from mlcicd.cli import cli
 from mlcicd.core.errors import CommandFailed, InputError
 from mlcicd.core.verdict import Status
+from mlcicd.registry import Registry
 from mlcicd.registry.tracking import TAG
-from mlcicd.stages import register
+from mlcicd.stages import evaluate, register
 from mlcicd.stages.common import registry_of
 from mlcicd.stages.container import container_context
+from mlcicd.stages.supply import ModelRefused
+from mlcicd.supply_chain.findings import Finding, Scan
 
 from .conftest import project_at
 
@@ -40,4 +44,29 @@ def test_a_version_is_written_when_its_evidence_holds_and_else_refused(evaluated
     registry_of(project).tag_version("tiny", "1", {f"{TAG}evidence_digest": f"sha256:{'0' * 64}"})
     with pytest.raises(CommandFailed, match="evidence of version 1"):
         container_context(project, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_image_is_written_of_nothing_that_would_not_be_deployed(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (evaluated / "mlcicd.yaml").open("a") as file:
+        file.write("register:\n  artifacts: {url: store, deploy_from: true}\nsupply_chain: {scan: enforce}\n")
+    git(evaluated, "commit", "--quiet", "--all", "--message", "artifacts")
+    assert evaluate(project_at(evaluated)).status is Status.PASSED
+    assert register(project_at(evaluated)).status is Status.PASSED
+    # Only what this checkout has just trained is loaded whatever the scan says.
+    project_at(evaluated).verdict_path("train").unlink()
+
+    def gone(*_: object, **__: object) -> Path:
+        raise AssertionError("fetched from elsewhere than `deploy_from`")
+
+    monkeypatch.setattr(Registry, "fetch_model", gone)
+    made = container_context(project_at(evaluated), tmp_path / "out", model_version="1")
+    assert (made.folder / "model" / "MLmodel").is_file()
+
+    refused = Scan(files=1, findings=[Finding("model.pkl", "os.system")])
+    monkeypatch.setattr("mlcicd.stages.supply.scan_model", lambda *_: refused)
+    with pytest.raises(ModelRefused, match="version 1 was refused"):
+        container_context(project_at(evaluated), tmp_path / "other", model_version="1")
     assert not (tmp_path / "other").exists()

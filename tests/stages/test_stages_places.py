@@ -47,3 +47,38 @@ def test_a_token_that_is_not_there_is_named_with_its_line(tmp_path):
 def test_what_makes_no_sense_is_refused(tmp_path, wrong):
     with pytest.raises(ConfigError, match="deploy"):
         _project(tmp_path, wrong)
+
+
+ELSEWHERE = {
+    "kubernetes": "{namespace: models, image: i, gateway: g}",
+    "mlflow": "{uri: 'sagemaker:/eu-west-1'}",
+}
+
+
+def _environments(target: str, options: str) -> str:
+    return f"environments: {{prod: {{target: {target}, strategy: direct, options: {options}}}}}"
+
+
+@pytest.mark.parametrize("target", sorted(ELSEWHERE))
+@pytest.mark.parametrize("asked", ["token_env: TOY_TOKEN", "inference_log: {redact: [ssn]}"])
+def test_a_target_that_can_not_ask_for_a_token_or_redact_says_so(tmp_path, target, asked):
+    elsewhere = _environments(target, ELSEWHERE[target])
+    key = asked.partition(":")[0]
+    with pytest.raises(ConfigError, match=f"the target '{target}' can not do what deploy.{key} asks for") as told:
+        place(_project(tmp_path, f"{elsewhere}\n  {asked}"), "")
+    assert told.value.line == 7
+
+
+def test_a_targets_names_are_made_of_the_models(tmp_path):
+    assert place(_project(tmp_path, _environments("mlflow", ELSEWHERE["mlflow"])), "").target._name == "toy--prod"
+
+
+@pytest.mark.parametrize(
+    ("target", "option"),
+    [("local", "token_env: OTHER"), ("mlflow", "model: x"), ("kubernetes", "root: /"), ("kubernetes", "environ: {}")],
+)
+def test_an_option_can_not_take_the_place_of_what_the_project_says(tmp_path, target, option):
+    options = ELSEWHERE.get(target, "{}").replace("{", f"{{{option}, ", 1)
+    with pytest.raises(ConfigError, match=f"not an option of a target: {option.partition(':')[0]}") as told:
+        place(_project(tmp_path, _environments(target, options)), "")
+    assert told.value.line == 6

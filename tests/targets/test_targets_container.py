@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import shutil
@@ -136,6 +137,58 @@ def test_what_can_not_be_built_honestly_is_refused(model, tmp_path, change, said
     with pytest.raises(InputError, match=said):
         write_context(_version(model, digest=digest), tmp_path / "out")
     assert not (tmp_path / "out" / "Dockerfile").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # A comment does not go on in the next line, and ends what went on before it.
+        "# x \\\n--extra-index-url https://evil/simple\nmlflow==3.1\n",
+        "  # x \\\n--extra-index-url https://evil/simple\nmlflow==3.1\n",
+        "mlflow==3.1 \\\n# x\n--extra-index-url https://evil/simple\n",
+        "mlflow==3.1 \\\n# x \\\n--extra-index-url https://evil/simple\n",
+        # Backslashes are taken off both ends of a line that goes on.
+        "mlflow==3.1\n\\--extra-index-url https://evil/simple\\\n\n",
+        "mlflow==3.1\n--extra-index-url \\\n https://evil/simple\\",
+        "mlflow==3.1 --global-option=x\n",
+        "-c constraints.txt --extra-index-url https://evil/simple\n",
+    ],
+)
+def test_no_option_of_pip_is_hidden(model, tmp_path, text):
+    (model / "requirements.txt").write_text(text)
+    with pytest.raises(InputError, match="hold an option of pip"):
+        write_context(_version(model), tmp_path / "out")
+
+
+def test_comments_that_pip_passes_over_are_no_options(model, tmp_path):
+    text = "# written by a tool: \\\nmlflow==3.1 \\\n    --hash=sha256:00ab\t# via --nobody\n#--index-url x\n"
+    (model / "requirements.txt").write_text(text)
+    write_context(_version(model), tmp_path / "out")
+
+
+def _goes_in(rules: list[str], path: str) -> bool:
+    """What a builder makes of `.dockerignore`: the last rule that names the path, or a folder it is in, decides."""
+    parts = path.split("/")
+    inside = False
+    for rule in (rule for rule in rules if rule and not rule.startswith("#")):
+        pattern = rule.removeprefix("!")
+        for end in range(1, len(parts) + 1):
+            tried = parts[end - 1] if pattern.startswith("**/") else "/".join(parts[:end])
+            if fnmatch.fnmatchcase(tried, pattern.removeprefix("**/")):
+                inside = rule.startswith("!")
+    return inside
+
+
+def test_all_that_the_digest_counts_goes_into_the_image(model, tmp_path):
+    (model / "code" / "__pycache__").mkdir(parents=True)
+    (model / "code" / "__pycache__" / "own.pyc").write_bytes(b"0")
+    made = write_context(_version(model, digest=digest_tree(model)), tmp_path / "out")
+    rules = (made.folder / ".dockerignore").read_text().splitlines()
+    files = [path.relative_to(made.folder).as_posix() for path in (made.folder / "model").rglob("*") if path.is_file()]
+    assert "model/code/__pycache__/own.pyc" in files
+    assert [path for path in files if not _goes_in(rules, path)] == []
+    for other in ("compose.yaml", "envoy.json", "server/__pycache__/app.pyc"):
+        assert not _goes_in(rules, other), other
 
 
 def test_names_and_folders_that_make_no_sense_are_refused(model, tmp_path):

@@ -245,12 +245,14 @@ def test_memory_is_that_of_the_measurement_with_room():
     assert container["resources"]["limits"] == {"memory": "1344Mi"}  # 1.5 * 700 + 256, up to the next 64
 
 
-@pytest.mark.parametrize("share", [0.0, 1e-7, 0.001, 0.01, 1 / 3, 0.05, 0.125, 0.999999, 1.0])
+@pytest.mark.parametrize(
+    "share", [0.0, 1e-7, 0.001, 0.01, 1 / 3, 0.05, 0.125, 0.999999, 0.9999999, 1 - 1e-9, 1e-9, 1.0]
+)
 def test_weights_are_whole_numbers_near_the_share(share):
     refs = _manifests().route("1", "2", share, 1)["spec"]["rules"][0]["backendRefs"]
     weights = {ref["name"][-1]: ref["weight"] for ref in refs}
     assert all(weight > 0 for weight in weights.values())
-    assert ("2" in weights) == (share > 0) and ("1" in weights) == (share < 0.999995)
+    assert ("2" in weights) == (share > 0) and ("1" in weights) == (share < 1)
     assert weights.get("2", 0) / sum(weights.values()) == pytest.approx(share, abs=1.1e-5)
 
 
@@ -313,6 +315,13 @@ def test_a_projects_templates_replace_and_add_file_by_file(tmp_path):
         ("{% if %}", "the template fails"),
         ("kind: [", "no YAML"),
         ("just text", "no object"),
+        ("apiVersion: v1\nkind: Service\nmetadata: [1]", "no object"),
+        ("apiVersion: v1\nkind: Service\nmetadata: {labels: {}}", "no object"),
+        ("apiVersion: v1\nkind: Service\nmetadata: {name: 1}", "no object"),
+        ("apiVersion: v1\nkind: [Service]\nmetadata: {name: a}", "no object"),
+        ("apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: [1]}", "no object"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{{ 1 + name }}", "TypeError"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("apiVersion: v1\nkind: Service\nmetadata: {name: a}", "no Deployment"),
     ],
@@ -322,6 +331,8 @@ def test_a_template_that_does_not_work_is_named(tmp_path, text, said):
     with pytest.raises(ConfigError) as caught:
         _manifests(folder=tmp_path).version(_version())
     assert said in f"{caught.value.one_line()} {caught.value.why}"
+    if said != "no Deployment":
+        assert "version-deployment.yaml.j2" in f"{caught.value.where} {caught.value.file}"
 
 
 def test_an_absent_folder_of_templates_is_named(tmp_path):

@@ -27,11 +27,10 @@ class World:
         self.file.write_text('{"deployments": {"anothers": {"factor": 9.0}}}')
         self.targets: list[MlflowTarget] = []
 
-    def target(self) -> MlflowTarget:
+    def target(self, environment: str = "prod", *, state: str = "state", **options: object) -> MlflowTarget:
         """As each command makes its own."""
-        made = MlflowTarget(
-            "prod", self.root / "state", uri=f"fake:{self.file}", name="flights", config={"instances": 2}, port=0
-        )
+        settings = {"model": "toy", "name": "flights", "config": {"instances": 2}, **options}
+        made = MlflowTarget(environment, self.root / state, uri=f"fake:{self.file}", **settings)  # type: ignore[arg-type]
         self.targets.append(made)
         return made
 
@@ -66,7 +65,7 @@ def test_a_version_is_tested_promoted_and_taken_back(world: World) -> None:
     target = world.target()
     assert isinstance(target, Target)
     url = target.deploy(world.version(1))
-    assert world.served() == {"flights-1": 1.0}
+    assert world.served() == {"flights--v1": 1.0}
     body = {"dataframe_split": {"columns": ["x"], "data": [[1.0], [2.5]]}}
     assert compare_answers(url, body, np.array([1.0, 2.5]), tolerance=0.0).status is CheckStatus.PASSED
     assert compare_answers(url, body, np.array([1.0, 2.6]), tolerance=0.0).status is CheckStatus.FAILED
@@ -78,7 +77,7 @@ def test_a_version_is_tested_promoted_and_taken_back(world: World) -> None:
 
     target = world.target()
     target.deploy(world.version(2))
-    assert world.served() == {"flights": 1.0, "flights-2": 2.0}
+    assert world.served() == {"flights": 1.0, "flights--v2": 2.0}
     status = target.status()
     assert (status.live, status.canary, status.healthy) == ("1", "2", True)
     target.abort()
@@ -130,9 +129,53 @@ def test_what_was_begun_is_removed_by_abort(world: World, after: bool) -> None:
     world.target().abort()
     assert world.served() == {}
     world.set(fail_at=0, fail_after=after, dies=False)
-    with pytest.raises(ServiceError, match="could not create flights-1"):
+    with pytest.raises(ServiceError, match="could not create flights--v1"):
         world.target().deploy(world.version(1))
     assert world.served() == {}, "a version that did not come up is taken away at once"
+
+
+def test_what_was_not_made_here_is_neither_overwritten_nor_removed(world: World) -> None:
+    others = {"anothers": {"factor": 9.0}, "flights": {"factor": 8.0}, "flights--v2": {"factor": 7.0}}
+    world.set(deployments=others)
+    target = world.target()
+    target.deploy(world.version(1))
+    with pytest.raises(ServiceError, match="a deployment flights is there that mlcicd did not make here") as told:
+        target.promote("1")
+    assert "environments.prod.options.name" in told.value.remedy
+    assert (target.status().live, target.status().canary) == (None, "1"), "what was refused is not wanted later"
+    with pytest.raises(ServiceError, match="a deployment flights--v2 is there"):
+        target.deploy(world.version(2))
+    world.target().stop()
+    assert world.served() == {"flights": 8.0, "flights--v2": 7.0}
+    target = world.target(adopt=True)
+    target.deploy(world.version(1))
+    target.promote("1")
+    assert world.served() == {"flights": 1.0, "flights--v2": 7.0}
+    target.stop()
+    assert world.served() == {"flights--v2": 7.0}
+
+
+def test_no_two_environments_or_models_have_one_name(world: World) -> None:
+    shared = [("toy", "prod"), ("toy", "prod-1"), ("toy", "prod--v1"), ("toy-prod", "1"), ("other", "prod")]
+    for model, environment in shared:
+        target = world.target(environment, state=f"{model}@{environment}", model=model, name="")
+        target.deploy(world.version(1))
+        target.promote("1")
+        target.deploy(world.version(2))
+    served = world.served()
+    assert sorted(served.values()) == [1.0] * len(shared) + [2.0] * len(shared)
+    assert {"toy--prod", "toy--prod--v2", "toy--prod-1"} < set(served)
+
+
+def test_what_is_wanted_while_the_service_is_away_is_done_later(world: World) -> None:
+    world.target().deploy(world.version(1))
+    content = world.file.read_text()
+    world.file.write_text("")
+    with pytest.raises(ServiceError, match="could not list"):
+        world.target().abort()
+    world.file.write_text(content)
+    world.target().reconcile()
+    assert world.served() == {}
 
 
 def test_what_can_not_be_done_is_said(world: World) -> None:
@@ -142,8 +185,12 @@ def test_what_can_not_be_done_is_said(world: World) -> None:
         (ConfigError, "shares no traffic", lambda: target.set_share("1", 0.1)),
         (ServiceError, "version 1 is not deployed", lambda: target.promote("1")),
         (ServiceError, "no previous version", target.rollback),
-        (ConfigError, "no mlflow.deployments plug-in", MlflowTarget("p", world.root, uri="nobody:x").reconcile),
-        (ConfigError, "can not be a deployment's name", lambda: MlflowTarget("a b", world.root, uri="fake:x")),
+        (
+            ConfigError,
+            "no mlflow.deployments plug-in",
+            MlflowTarget("p", world.root, model="m", uri="nobody:x").reconcile,
+        ),
+        (ConfigError, "can not be a deployment's name", lambda: world.target(name="a b")),
     ]
     changed = world.version(1)
     (changed.path / "factor").write_text("5")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from mlcicd.targets import processes
+from mlcicd.core.errors import ConfigError, InputError
+from mlcicd.targets import local, processes, supervisor
+from mlcicd.targets.beside import Beside
+from mlcicd.targets.local import LocalTarget
+from mlcicd.targets.state import DeployedVersion, Desired, StateFolder
 from mlcicd.targets.supervisor import Patience
 
 PROGRAM = Path(__file__).parent / "fault_deploy.py"
@@ -117,3 +123,104 @@ def test_what_dies_at_once_is_waited_for_longer_and_longer_and_forgiven_later():
         now += waits[-1] + 1.0
     assert waits == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     assert patience.wait_s(now + 600.0) == 0.0
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_where_the_kernel_does_not_tell_the_wait_is_no_spin(monkeypatch, number):
+    def refuse(pid):
+        raise OSError(number, os.strerror(number))
+
+    slept: list[float] = []
+    monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    me = processes.identify(os.getpid())
+    assert me is not None
+    processes.wait_any([me], timeout_s=0.5)
+    assert slept == [0.5]
+
+
+def test_who_has_ended_is_not_waited_for(monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    ended = subprocess.Popen([sys.executable, "-c", "pass"])
+    ended.wait()
+    processes.wait_any([processes.Process(ended.pid, "1")], timeout_s=60.0)
+    assert slept == []
+
+
+class _Enough(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_nothing_is_healed_by_options_that_a_command_has_changed_since(monkeypatch, tmp_path, changed):
+    folder = StateFolder(tmp_path)
+    folder.run.mkdir()
+    deployed = DeployedVersion(name="toy", version="1", digest="", python="", generation=1)
+    folder.write(Desired(environment="staging", port=1, versions={"1": deployed}, live="1"))
+    marker = folder.run / "supervisor.json"
+
+    def tell(threads: int) -> None:
+        marker.write_text(json.dumps({"release": "", "target": {"environment": "staging", "threads": threads}}))
+
+    tell(1)
+    healed: list[int] = []
+    monkeypatch.setattr(LocalTarget, "wanted", lambda self: {"the router": None})
+    monkeypatch.setattr(LocalTarget, "_converge", lambda self, desired: healed.append(self._settings.threads))
+    monkeypatch.setattr(time, "sleep", lambda seconds: tell(2) if changed else None)
+
+    def enough(*_, **__):
+        raise _Enough
+
+    monkeypatch.setattr(processes, "wait_any", enough)
+    monkeypatch.setattr(sys, "argv", ["supervisor", str(marker)])
+    with pytest.raises(_Enough):
+        supervisor.main()
+    assert healed == ([] if changed else [1])
+
+
+def test_a_command_that_can_not_begin_leaves_the_supervisor_it_sent_aside(monkeypatch, tmp_path):
+    folder = StateFolder(tmp_path)
+    folder.run.mkdir()
+    told = {"release": "1", "target": {"environment": "staging"}}
+    (folder.run / "supervisor.json").write_text(json.dumps(told))
+    started: list[object] = []
+    monkeypatch.setattr(local, "is_locked", lambda path: True)
+    monkeypatch.setattr(Beside, "start", lambda self, told: started.append(told))
+    folder.write(Desired(environment="production"))
+    with pytest.raises(ConfigError, match="belongs to the environment 'production'"):
+        LocalTarget("staging", tmp_path).reconcile()
+    assert started == [told]
+    folder.desired.write_text("{}{")
+    with pytest.raises(InputError, match="state can not be read"):
+        LocalTarget("staging", tmp_path).reconcile()
+    assert started == [told, told]
+
+
+def test_a_process_beside_gets_another_token_by_being_started_anew(monkeypatch, tmp_path):
+    folder = StateFolder(tmp_path)
+    running: list[processes.Process] = []
+    given: list[str] = []
+
+    def spawn(argv, *, env, log):
+        running.append(processes.Process(1, ""))
+        given.append(env.get("TOY_TOKEN", ""))
+
+    monkeypatch.setattr(processes, "spawn", spawn)
+    monkeypatch.setattr(processes, "stop", lambda stopped, *, grace_s: running.clear())
+    monkeypatch.setattr(Beside, "running", lambda self: list(running))
+    beside = Beside(folder, "supervisor")
+    told = {"target": {"environment": "staging", "token_env": "TOY_TOKEN"}}
+    for value in ("first-9f31", "first-9f31", "", "second-77ab", "second-77ab"):
+        monkeypatch.setenv("TOY_TOKEN", value)
+        beside.start(told)
+        assert len(running) == 1
+    assert given == ["first-9f31", "second-77ab"], "who has no token leaves it the one it has"
+    running.clear()
+    for value in ("", "second-77ab"):
+        monkeypatch.setenv("TOY_TOKEN", value)
+        beside.start(told)
+    assert given[2:] == ["", "second-77ab"], "what was started without one gets it later"
+    written = beside.marker.read_text()
+    assert "9f31" not in written and "77ab" not in written
+    assert json.loads(written)["target"] == told["target"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ _SERVING = Path(__file__).resolve().parents[2] / "serving"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,400}")
 _PYTHON = re.compile(r"^python:\s*['\"]?(\d+\.\d+(?:\.\d+)?)['\"]?\s*$", re.MULTILINE)
+_COMMENT = re.compile(r"(^|\s)#.*")
 _CONSTRAINTS = re.compile(r"(-c|--constraint)[ =]\s*constraints\.txt")
 
 
@@ -142,14 +144,14 @@ def _requirements(model: Path, lock: Path | None) -> tuple[str, bool]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("the requirements can not be read", where=str(path), why=str(error)) from error
-    logical = [line.split(" #")[0].strip() for line in text.replace("\\\n", " ").splitlines()]
-    logical = [line for line in logical if line and not line.startswith("#")]
+    logical = [line for line in (_COMMENT.sub("", line).strip() for line in _joined(text)) if line]
     constraints = any(_CONSTRAINTS.fullmatch(line) for line in logical)
     for line in logical:
-        if line.startswith("-") and not _CONSTRAINTS.fullmatch(line):
+        option = next((word for word in line.split() if word.startswith("-") and not word.startswith("--hash")), "")
+        if option and not _CONSTRAINTS.fullmatch(line):
             # An index, or a path on the machine of whoever trained: neither is for a build to follow unasked.
             raise InputError(
-                f"the requirements hold an option of pip: {line.split()[0]}",
+                f"the requirements hold an option of pip: {option}",
                 where=str(path),
                 remedy="give a lock file without options as --requirements; set the index where the image is built",
             )
@@ -160,6 +162,19 @@ def _requirements(model: Path, lock: Path | None) -> tuple[str, bool]:
                 remedy="write the lock with `uv pip compile --generate-hashes`",
             )
     return text, constraints
+
+
+def _joined(text: str) -> Iterator[str]:
+    """Lines as pip joins them: a comment does not go on in the next line, and ends what went on before it."""
+    begun = ""
+    for line in text.splitlines():
+        comment = line.lstrip().startswith("#")
+        if line.endswith("\\") and not comment:
+            begun += line.strip("\\")
+            continue
+        yield begun if comment else begun + line
+        begun = ""
+    yield begun
 
 
 def _copy_server(folder: Path) -> str:

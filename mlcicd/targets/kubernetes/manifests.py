@@ -122,10 +122,11 @@ class Manifests:
 
     def _backends(self, live: str, canary: str | None, share: float) -> list[dict[str, Any]]:
         # The smallest sum that gives the share as whole numbers: some gateways take no larger weights than 1000.
-        whole = next((n for n in _WEIGHTS if math.isclose(share * n, round(share * n), abs_tol=1e-6)), _WEIGHTS[-1])
+        whole = next((n for n in _WEIGHTS if _gives(share, n)), _WEIGHTS[-1])
         part = round(share * whole) if canary else 0
-        if share > 0 and canary and part == 0:
-            part = 1
+        if canary and 0 < share < 1:
+            # Neither version is left without any requests by a share that is not 0 or 1.
+            part = min(max(part, 1), whole - 1)
         weights = [(canary, part), (live, whole - part)]
         return [
             {"service": self._names.service(version, self._settings), "weight": weight}
@@ -247,13 +248,20 @@ class Manifests:
         except jinja2.TemplateError as error:
             line = getattr(error, "lineno", None)
             raise ConfigError(f"the template fails: {error}", file=str(path), line=line) from error
+        except (TypeError, ArithmeticError, LookupError) as error:
+            # What an expression in it raised: `{{ 1 / 0 }}`.
+            raise ConfigError("the template fails", where=str(path), why=f"{type(error).__name__}: {error}") from error
         except yaml.YAMLError as error:
             raise ConfigError("the template gives no YAML", where=str(path), why=str(error)) from error
         except (OSError, UnicodeDecodeError) as error:
             raise InputError("the template can not be read", where=str(path), why=str(error)) from error
         for one in found:
-            if not isinstance(one, dict) or not all(one.get(key) for key in ("apiVersion", "kind", "metadata")):
-                raise ConfigError("the template gives something that is no object of a cluster", where=str(path))
+            if not _is_object(one):
+                raise ConfigError(
+                    "the template gives something that is no object of a cluster",
+                    where=str(path),
+                    remedy="each needs apiVersion, kind, and metadata with a name; labels and annotations are mappings",
+                )
         return found
 
     def _stamped(self, one: Object, labels: Mapping[str, str], notes: Mapping[str, str]) -> Object:
@@ -271,6 +279,22 @@ _CONTAINER_SECURITY = {
     "runAsNonRoot": True,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+
+
+def _is_object(found: object) -> bool:
+    """Whether it has all that we read of an object ourselves, in the form that a cluster's objects have."""
+    if not isinstance(found, dict) or not isinstance(found.get("metadata"), dict):
+        return False
+    metadata = found["metadata"]
+    texts = (found.get("apiVersion"), found.get("kind"), metadata.get("name"))
+    mappings = (metadata.get("labels") or {}, metadata.get("annotations") or {})
+    return all(text and isinstance(text, str) for text in texts) and all(isinstance(one, dict) for one in mappings)
+
+
+def _gives(share: float, whole: int) -> bool:
+    """Whether a whole number out of `whole` is the share, and not 0 or all of it unless the share is."""
+    part = round(share * whole)
+    return math.isclose(share * whole, part, abs_tol=1e-6) and (share in (0, 1) or 0 < part < whole)
 
 
 def _memory(peak_mb: float | None) -> str:
