@@ -110,7 +110,7 @@ class MlcicdDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]
             MlflowException: nothing is live there; or as `create_deployment`.
         """
         _no_endpoint(endpoint)
-        self.get_deployment(name)
+        self._deployed(name, config)
         return self.deploy(name, model_uri or "", flavor, config)
 
     def delete_deployment(
@@ -138,11 +138,7 @@ class MlcicdDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]
             MlflowException: there is no such environment, or nothing is live in it.
         """
         _no_endpoint(endpoint)
-        with _as_mlflow():
-            status = self._status(self._project(), name)
-        if not status["live"]:
-            raise MlflowException(f"nothing is deployed to {name}", error_code=_code("MISSING"))
-        return status
+        return self._deployed(name)
 
     def predict(
         self, deployment_name: str | None = None, inputs: Any = None, endpoint: str | None = None
@@ -223,6 +219,13 @@ class MlcicdDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]
         if unknown:
             raise ConfigError(f"unknown option {unknown[0]!r}", remedy=f"known: {', '.join(_OPTIONS)}")
         return load_project(self._folder, environ=dict(os.environ), profile=str(options.get("profile", "")))
+
+    def _deployed(self, name: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        with _as_mlflow():
+            status = self._status(self._project(config), name)
+        if not status["live"]:
+            raise MlflowException(f"nothing is deployed to {name}", error_code=_code("MISSING"))
+        return status
 
     def _status(self, project: Project, name: str) -> dict[str, Any]:
         from mlcicd.stages.history import environment_state

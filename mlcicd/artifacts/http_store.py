@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ipaddress
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ class HttpStore:
         most_s: seconds that all waits of one request may take together.
 
     Raises:
-        ConfigError: the credentials hold what no header does.
+        ConfigError: the credentials hold what no header does, or would go over plain HTTP to another machine.
     """
 
     def __init__(
@@ -54,6 +55,13 @@ class HttpStore:
         self.shown = redact(self._url)
         self._sleep = sleep
         self._most_s = most_s
+        if credentials and not _is_private(self._url):
+            raise ConfigError(
+                "credentials are not sent over plain HTTP",
+                where=self.shown,
+                why="Whoever sits in between would read them, and could then replace models.",
+                remedy="let register.artifacts.url begin with https://; plain HTTP is for this machine alone",
+            )
         self._header = _authorization(credentials)
 
     def get(self, path: str, begin: Callable[[], Sink]) -> bool:
@@ -214,6 +222,17 @@ class _Body:
     def __iter__(self) -> Iterator[bytes]:
         while chunk := self._file.read(_CHUNK):
             yield chunk
+
+
+def _is_private(url: str) -> bool:
+    """Whether nobody on the way can read what is sent there."""
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return parts.hostname == "localhost"
 
 
 def _authorization(credentials: str) -> str:

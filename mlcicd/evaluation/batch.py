@@ -33,14 +33,21 @@ OUTPUTS = (".parquet", ".pq", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
 _FORGOTTEN_S = 14 * 86400.0
 
 
+Stamp = tuple[tuple[int, int, int], ...]
+
+
 @dataclass(frozen=True)
 class Rows:
-    """The table to score: its files in order, `parquet` or `csv`, and the digest of their content."""
+    """The table to score: its files in order, `parquet` or `csv`, and the digest of their content.
+
+    `stamp` is that of :func:`stamp_of`, taken before the digest: what is written there later is noticed by it.
+    """
 
     files: tuple[Path, ...]
     format: str
     delimiter: str
     digest: str
+    stamp: Stamp
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def predict_rows(
 
     Raises:
         ConfigError: the output's suffix is not known, or the output is the input.
-        InputError: the table does not fit the model, or was changed while it was read.
+        InputError: the table does not fit the model, or was changed since its stamp was taken.
         CommandFailed: the model could not be loaded, or failed on rows that the message names.
         ServiceError: another command writes this file or scores these rows, or the disk is full.
     """
@@ -126,19 +133,18 @@ def predict_rows(
         alone(folder / f"{_short(str(job.output.resolve()))}.lock", "another prediction into this file"),
         alone(folder / f"{key}.lock", "another prediction of these rows with this model"),
     ):
+        _check_unchanged(job)
         _forget(folder, key)
         parts = folder / key
         parts.mkdir(exist_ok=True)
-        before = _stamp(job.rows.files)
         with place_beside(job.output) as temporary:
             report = _run(job, parts, temporary, python, environ, cwd, progress)
-            if _stamp(job.rows.files) != before:
+            try:
+                _check_unchanged(job)
+            except InputError:
+                # Answers to other rows than those that the folder is named after.
                 shutil.rmtree(parts)
-                raise InputError(
-                    "the input was changed while it was read",
-                    where=str(job.rows.files[0]),
-                    remedy="run this again when nothing writes there",
-                )
+                raise
             digest = ""
             if not report["bad_rows"]:
                 prove(temporary, job.output.name, report)
@@ -206,8 +212,26 @@ def _forget(folder: Path, key: str) -> None:
             shutil.rmtree(found, ignore_errors=True)
 
 
-def _stamp(files: Sequence[Path]) -> list[tuple[int, int, int]]:
-    return [(s.st_ino, s.st_size, s.st_mtime_ns) for s in (file.stat() for file in files)]
+def stamp_of(files: Sequence[Path]) -> Stamp:
+    """Inode, size in bytes and time of the last change in ns of each file; zeros for one that is not there."""
+    return tuple(_stamp(file) for file in files)
+
+
+def _stamp(file: Path) -> tuple[int, int, int]:
+    try:
+        found = file.stat()
+    except OSError:
+        return (0, 0, 0)
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _check_unchanged(job: Job) -> None:
+    if stamp_of(job.rows.files) != job.rows.stamp:
+        raise InputError(
+            "the input was changed while it was read",
+            where=str(job.rows.files[0]),
+            remedy="run this again when nothing writes there",
+        )
 
 
 def _run(

@@ -43,7 +43,7 @@ def next_semver(versions: Sequence[RegisteredVersion], numbering: Numbering) -> 
         versions: all others of the model.
 
     Raises:
-        ConfigError: another version has the wanted one.
+        ConfigError: another version has the wanted one, or none comes after the highest.
     """
     numbered = {_parts(semver_of(v)): v for v in reversed(versions) if semver_of(v)}
     if numbering.wanted:
@@ -59,8 +59,18 @@ def next_semver(versions: Sequence[RegisteredVersion], numbering: Numbering) -> 
         return FIRST
     highest = max(numbered)
     if numbered[highest].tags.get(SIGNATURE, "") != numbering.signature:
-        return f"v{highest[0] + 1}.0.0"
-    return f"v{highest[0]}.{highest[1] + 1}.0"
+        following = f"v{highest[0] + 1}.0.0"
+    else:
+        following = f"v{highest[0]}.{highest[1] + 1}.0"
+    if not _SEMVER.fullmatch(following):
+        # It would be read as none, and be given again and again.
+        holder = numbered[highest]
+        raise ConfigError(
+            f"no semantic version comes after {semver_of(holder)} of version {holder.version} of {holder.name!r}",
+            why="A number has nine digits at most.",
+            remedy=f"correct the tag {SEMVER} of version {holder.version}, or set register.version in mlcicd.yaml",
+        )
+    return following
 
 
 def _parts(text: str) -> tuple[int, int, int]:

@@ -244,7 +244,8 @@ def _entry(
         reason=redact(reason),
         who=origin.who,
         run=redact(origin.run),
-        at=now().isoformat(timespec="seconds"),
+        # Finer than a second: `history` puts approvals between the moves.
+        at=now().isoformat(timespec="microseconds"),
     )
 
 

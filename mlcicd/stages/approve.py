@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from mlcicd.core.errors import ConfigError
+from mlcicd.config import Project
+from mlcicd.core.errors import ConfigError, ServiceError
 from mlcicd.core.verdict import Check, CheckStatus, Severity, Status, conclude
-from mlcicd.registry import RegisteredVersion
+from mlcicd.registry import RegisteredVersion, Registry
 from mlcicd.registry.approvals import record_approval, standing_approval
 from mlcicd.registry.tracking import TAG
 from mlcicd.stages.common import registry_of, version_evidence
 from mlcicd.stages.lineage import origin_of
-from mlcicd.stages.places import environment_name, version_to_deploy
+from mlcicd.stages.places import Place, environment_name, version_to_deploy
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.supply_evidence import signature_checks
 
@@ -24,7 +25,7 @@ def approve(
         reason: why; what was tried and seen.
         environment: name under `deploy.environments`; the last one when empty.
         model_version: version in the registry; the one with `register.alias` when empty.
-        revoke: take an approval back instead.
+        revoke: take an approval back instead, whoever gave it: until a new one is recorded here, no other counts.
     """
     project = record.project
     where = environment_name(project, environment)
@@ -41,12 +42,13 @@ def approve(
             return Status.FAILED
     origin = origin_of(project.environ)
     record.checks += _same_hand(version, origin.who)
-    known, _ = standing_approval(version, where)
+    standing = standing_approval(version, where)
+    known = standing.approval
     if known is not None and not revoke and known.who == origin.who:
         record.summary = f"version {version.version} is approved for {where} already, by {known.who} at {known.at}"
         return Status.SKIPPED
-    if revoke and known is None:
-        record.summary = f"version {version.version} has no approval for {where} that could be taken back"
+    if revoke and standing.revoked:
+        record.summary = f"version {version.version} is not approved for {where} any more: {standing.why}"
         return Status.SKIPPED
     what = "approved for" if not revoke else "no more approved for"
     record.summary = f"version {version.version} is {what} {where}, by {origin.who or 'nobody known'}: {reason}"
@@ -56,6 +58,28 @@ def approve(
     made = record_approval(registry, version, where, reason=reason, origin=origin, revoke=revoke)
     record.details["approval"] = vars(made)
     return Status.PASSED
+
+
+def refuse_revoked(project: Project, registry: Registry, where: Place, version: str) -> None:
+    """Lets no version have production's traffic whose approval was taken back, where `deploy.mode` is `delivery`.
+
+    Args:
+        version: read again from the registry: the approval may be taken back while a canary runs.
+
+    Raises:
+        ServiceError: it was taken back, or the registry does not answer.
+    """
+    if not where.production or project.config.deploy.mode != "delivery":
+        return
+    name = project.config.model.name
+    standing = standing_approval(registry.version(name, version), where.name)
+    if standing.revoked:
+        raise ServiceError(
+            f"version {version} may not have the traffic of {where.name}: {standing.why}",
+            where=f"{name} version {version}",
+            remedy="take it away with `mlcicd canary abort`; or approve it again (`mlcicd approve --reason ...`) and "
+            "start it",
+        )
 
 
 def _same_hand(version: RegisteredVersion, who: str) -> list[Check]:

@@ -26,6 +26,7 @@ from mlcicd.rollout.notify import Notification
 from mlcicd.rollout.state import Phase, RolloutState
 from mlcicd.rollout.store import Store
 from mlcicd.serving.replay import read_bodies, replay
+from mlcicd.stages.approve import refuse_revoked
 from mlcicd.stages.canary_ground import (
     RegistryLedger,
     TargetTraffic,
@@ -99,6 +100,7 @@ def canary(
         return stands
     if mode in ("watch", "start", "step", "promote") and (state is None or state.active):
         try:
+            refuse_revoked(project, registry, where, version)
             _champion_is_live(record, registry, candidate, champion)
         except ServiceError as error:
             if state is not None and not record.dry_run:
@@ -131,6 +133,7 @@ class _Job:
         project = record.project
         self._record = record
         self._where = where
+        self._registry = registry
         self._settings = project.config.canary
         self._champion = champion
         self._version = candidate.version
@@ -205,6 +208,7 @@ class _Job:
                 outcome = self._seen(self._begin())
                 while outcome.state.phase not in _ENDED and (ends is None or time.monotonic() < ends):
                     time.sleep(seconds(self._settings.window))
+                    refuse_revoked(self._record.project, self._registry, self._where, self._version)
                     outcome = self._seen(self._controller.step())
             return outcome
         except BaseException as error:

@@ -127,10 +127,19 @@ def _taken_back(version: RegisteredVersion) -> list[Check]:
 
 def _approval(record: Record, where: Place, version: RegisteredVersion, approved_by: str) -> Check:
     """Whether a person approved: recorded by `mlcicd approve`, by name on the command line, or as a reviewer of the
-    GitHub environment."""
-    recorded, missing = standing_approval(version, where.name)
+    GitHub environment. Where an approval was taken back, only a new one of `mlcicd approve` counts."""
+    standing = standing_approval(version, where.name)
+    recorded = standing.approval
     if recorded is not None:
         who, details = f"{recorded.who or 'nobody known'}: {recorded.reason}", vars(recorded)
+    elif standing.revoked:
+        return Check(
+            name="approval",
+            status=CheckStatus.FAILED,
+            required="a person's approval",
+            reason=f"deploy.mode is delivery, and {standing.why}",
+            remedy="deploy another version; or approve this one again: `mlcicd approve --reason ...`",
+        )
     else:
         who, details = approved_by or ", ".join(approvers(record.project.environ, where.name)), {}
     if who:
@@ -141,7 +150,7 @@ def _approval(record: Record, where: Place, version: RegisteredVersion, approved
         name="approval",
         status=CheckStatus.FAILED,
         required="a person's approval",
-        reason=f"deploy.mode is delivery: a person must approve {where.name}, and {missing}",
+        reason=f"deploy.mode is delivery: a person must approve {where.name}, and {standing.why}",
         remedy=f"give the GitHub environment {where.name!r} required reviewers (and the job `actions: read`); "
         "elsewhere `mlcicd approve --reason ...`, or --approved-by NAME; or set deploy.mode: deployment",
     )

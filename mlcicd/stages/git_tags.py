@@ -5,9 +5,10 @@ They are annotated and stay in this clone; who wants a push to trigger something
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mlcicd.core.errors import MlcicdError, ServiceError, redact
@@ -112,12 +113,21 @@ def _counted(root: Path, name: str) -> dict[int, str]:
 def _made(root: Path, tag: str, commit: str, message: str) -> bool:
     """Makes a tag; False when there is one of that name by now."""
     try:
-        _git(root, "tag", "--annotate", "--message", message, tag, commit)
+        _git(root, "tag", "--annotate", "--message", message, tag, commit, environ=_tagger(root))
     except ServiceError:
         if tag in _tags(root):
             return False
         raise
     return True
+
+
+def _tagger(root: Path) -> Mapping[str, str]:
+    """Who makes a tag, where git knows nobody: a runner has no identity, and an annotated tag needs one."""
+    try:
+        _git(root, "var", "GIT_COMMITTER_IDENT")
+    except ServiceError:
+        return {"GIT_COMMITTER_NAME": "mlcicd", "GIT_COMMITTER_EMAIL": "mlcicd@localhost"}
+    return {}
 
 
 def _subject(root: Path, tag: str) -> str:
@@ -128,12 +138,17 @@ def _tags(root: Path) -> list[str]:
     return _git(root, "tag", "--list").splitlines()
 
 
-def _git(root: Path, *arguments: str) -> str:
-    # A runner has no identity; the tag still says who ran it where git knows.
+def _git(root: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> str:
+    # Also what git makes of the account's name says who ran it.
     identity = ["-c", "user.useConfigOnly=false"]
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *identity, *arguments], capture_output=True, text=True, check=False, timeout=60
+            ["git", "-C", str(root), *identity, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, **(environ or {})},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ServiceError("git could not be run", why=str(error)) from error

@@ -12,7 +12,7 @@ from mlcicd.config import Project, seconds
 from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.core.verdict import Check, CheckStatus, Status, now
 from mlcicd.data.source import Source, open_source
-from mlcicd.evaluation.batch import Batch, Job, Naming, Rows, predict_rows, request_digest
+from mlcicd.evaluation.batch import Batch, Job, Naming, Rows, predict_rows, request_digest, stamp_of
 from mlcicd.evaluation.batch_output import read_lineage, write_lineage
 from mlcicd.registry import RegisteredVersion
 from mlcicd.registry.tracking import TAG
@@ -53,6 +53,8 @@ def predict(
     except (KeyError, ValueError):
         raise ConfigError(f"not a duration: {timeout!r}", remedy="write a number and a unit, such as 24h") from None
     source = open_source(_at(project, input))
+    # Before the digest, which may take minutes.
+    stamp = stamp_of(source.files)
     _check_input(source, keys)
     version, model = verified_version(record, model_version, alias)
     if model is None:
@@ -61,7 +63,7 @@ def predict(
     job = Job(
         model=model,
         model_digest=version.digest,
-        rows=Rows(source.files, source.format, source.delimiter, source.digest),
+        rows=Rows(source.files, source.format, source.delimiter, source.digest, stamp),
         output=_at(project, output),
         naming=_naming(project),
         keys=_keys(keys),

@@ -9,6 +9,7 @@ import pytest
 
 from mlcicd.artifacts import MANIFEST, fetch, manifest_of, put, verify
 from mlcicd.artifacts.http_store import HttpStore
+from mlcicd.artifacts.stores import open_store
 from mlcicd.core.errors import ConfigError, InputError, MlcicdError, ServiceError
 
 from .artifact_server import Kept, artifact_server
@@ -198,6 +199,19 @@ def test_credentials_go_to_the_server_and_nowhere_else(server: Kept, files: dict
         assert other.seen == []
     with pytest.raises(ConfigError):
         HttpStore(server.url, "a\nb")
+
+
+@pytest.mark.parametrize(
+    "host", ["nexus.example.invalid", "192.0.2.7:8081", "127.0.0.1.example.invalid", "[2001:db8::1]"]
+)
+def test_credentials_do_not_go_in_the_clear(host: str) -> None:
+    with pytest.raises(ConfigError, match="plain HTTP") as caught:
+        open_store(f"http://{host}/models", credentials="ann:plant-77c1")
+    assert "plant" not in caught.value.one_line() + caught.value.detail()
+    open_store(f"http://{host}/models")
+    open_store(f"https://{host}/models", credentials="ann:plant-77c1")
+    for here in ("127.0.0.1:8081", "[::1]", "localhost"):
+        open_store(f"http://{here}/models", credentials="ann:plant-77c1")
 
 
 def test_killed_at_every_request_it_goes_on(files: dict[str, Path], tmp_path: Path) -> None:

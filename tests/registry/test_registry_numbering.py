@@ -48,6 +48,14 @@ def test_the_wanted_one_is_taken_once() -> None:
         next_semver(versions(("v1.0.0", "a")), Numbering("b", "v1.0.0"))
 
 
+@pytest.mark.parametrize(("highest", "signature"), [("v999999999.0.0", "b"), ("v1.999999999.0", "a")])
+def test_after_the_highest_of_all_comes_none(highest: str, signature: str) -> None:
+    known = versions(("v1.0.0", "a"), (highest, "a"))
+    with pytest.raises(ConfigError, match=rf"{highest} of version 2 of 'm'"):
+        next_semver(known, Numbering(signature))
+    assert next_semver(known, Numbering(signature, "v1.5.0")) == "v1.5.0"
+
+
 def register(registry: Registry, content: str, numbering: Numbering) -> tuple[str, bool]:
     tags = {"mlcicd.content": content, "mlcicd.model_digest": ""}
     version, made = register_once(

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import CommandFailed, ConfigError, InputError, ServiceError
-from mlcicd.evaluation.batch import Batch, Job, Naming, Rows, predict_rows
+from mlcicd.evaluation.batch import Batch, Job, Naming, Rows, predict_rows, stamp_of
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +88,8 @@ def numbers(rows: int = 4000) -> pd.DataFrame:
 
 
 def job(place: Path, model: Path, table: Path, output: str = "out.parquet", task: str = "regression") -> Job:
-    rows = Rows((table,), "parquet" if table.suffix == ".parquet" else "csv", ",", digest_tree(table))
+    stamp = stamp_of([table])
+    rows = Rows((table,), "parquet" if table.suffix == ".parquet" else "csv", ",", digest_tree(table), stamp)
     return Job(
         model=model,
         model_digest=digest_tree(model),
@@ -286,6 +287,19 @@ def test_what_can_not_be_done_is_said(
     with pytest.raises(error, match=words):
         run(replace(work, keys=change.get("keys", [])), place)  # type: ignore[arg-type]
     assert (place / "rows.parquet").read_bytes() == before
+    assert written(place) == []
+
+
+def test_a_table_that_is_written_after_its_digest_is_not_scored(place: Path, models: Path) -> None:
+    table = place / "rows.parquet"
+    numbers().to_parquet(table)
+    work = job(place, models / "Sums.joblib", table)
+    numbers().assign(a=1).to_parquet(table)
+    with pytest.raises(InputError, match="changed while it was read"):
+        run(work, place)
+    table.unlink()
+    with pytest.raises(InputError, match="changed while it was read"):
+        run(work, place)
     assert written(place) == []
 
 

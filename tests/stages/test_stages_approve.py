@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,22 @@ def test_an_approval_can_be_taken_back(registered: Path) -> None:
     assert approve(project_at(registered), reason="it was another model").status is Status.PASSED
     assert approval(asked(registered))[0] is CheckStatus.PASSED
     assert [m["operation"] for m in history(project_at(registered))] == ["approve", "revoke", "approve"]
+
+
+def test_what_was_taken_back_nobody_else_can_give(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("mlcicd.stages.deploy"), "approvers", lambda environ, environment: ["reviewer"])
+
+    def named() -> Verdict:
+        return deploy(project_at(registered), model_version="1", approved_by="eve", dry_run=True)
+
+    assert approval(named()) == (CheckStatus.PASSED, "eve")
+    assert approval(asked(registered)) == (CheckStatus.PASSED, "reviewer")
+    assert approve(project_at(registered), reason="a customer complained", revoke=True).status is Status.PASSED
+    for verdict in (named(), asked(registered)):
+        assert verdict.status is Status.FAILED
+        assert "bob has taken the approval back" in approval(verdict)[1]
+    assert approve(project_at(registered), reason="it was another model").status is Status.PASSED
+    assert approval(named()) == (CheckStatus.PASSED, "bob: it was another model")
 
 
 def test_an_approval_holds_for_its_bytes_evidence_and_environment_alone(registered: Path) -> None:

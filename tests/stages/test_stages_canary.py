@@ -17,7 +17,7 @@ from support import git
 from mlcicd.core.verdict import Status, Verdict
 from mlcicd.rollout.state import Phase, RolloutState
 from mlcicd.rollout.store import FileCell
-from mlcicd.stages import canary, deploy, evaluate, history, register, train, validate_data
+from mlcicd.stages import approve, canary, deploy, evaluate, history, register, train, validate_data
 from mlcicd.stages.common import registry_of
 from mlcicd.stages.history import state_lines
 from mlcicd.stages.places import place, state_folder
@@ -274,6 +274,37 @@ def _outcomes(path: Path, began: float, worse_from: float) -> None:
         arms = {"champion": {"n": 100, "x": 10}, "canary": {"n": 50, "x": missed}}
         lines.append({"t": t, "seconds": 0.2, **{arm: {"rates": {"missed": n}} for arm, n in arms.items()}})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_canary_whose_approval_was_taken_back_has_no_traffic(waiting: Path) -> None:
+    # As by the reviewers of a GitHub environment: nothing of it is in the registry.
+    config = waiting / "mlcicd.yaml"
+    change(config, "mode: deployment", "mode: delivery")
+    change(config, "  traffic: {requests: requests.jsonl, rate: 150}\n", "")
+    assert _run(waiting, mode="start").exit_code == 0
+    assert _run(waiting, mode="step").exit_code in (0, 3)
+    assert _target(waiting).status().share == 0.2
+    assert approve(project_at(waiting), reason="a customer complained", model_version="2", revoke=True).exit_code == 0
+    for mode in ("promote", "step", "start", "watch"):
+        verdict = _run(waiting, mode=mode)
+        assert verdict.exit_code == 5 and "taken the approval back" in verdict.summary, (mode, verdict)
+        status = _target(waiting).status()
+        assert (status.live, status.canary, status.share) == ("1", "2", 0.0)
+    assert _state(waiting).phase is Phase.SUSPENDED
+    assert approve(project_at(waiting), reason="it was another model", model_version="2").exit_code == 0
+    # A watch goes on after the new approval, and hears of what is taken back while it watches.
+    with _mlcicd(waiting) as child:
+        try:
+            _wait(lambda: child.poll() is not None or _target(waiting).status().share == 0.2)
+            again = approve(project_at(waiting), reason="again", model_version="2", revoke=True)
+            assert again.exit_code == 0, again
+            said, _ = child.communicate(timeout=120)
+        finally:
+            child.kill()
+    assert child.returncode == 5 and "taken the approval back" in said, said
+    assert (_state(waiting).phase, _target(waiting).status().share) == (Phase.SUSPENDED, 0.0)
+    _run(waiting, mode="abort")
+    assert _target(waiting).status().canary is None
 
 
 def test_outcomes_that_come_late_gate_the_promotion_and_take_it_back_afterwards(waiting: Path) -> None:

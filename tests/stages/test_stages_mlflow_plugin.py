@@ -91,6 +91,11 @@ def test_what_deploy_refuses_is_refused(target: str) -> None:
         client.create_deployment("production", "models:/tiny/1", config={"colour": "red"})
     with pytest.raises(MlflowException, match="flavor 'onnx' is not served"):
         client.create_deployment("production", "models:/tiny/1", flavor="onnx")
+    # An environment that a profile alone knows.
+    with (root / "mlcicd.yaml").open("a") as file:
+        file.write("profiles:\n  eu:\n    deploy: {environments: {europe: {target: local}}}\n")
+    with pytest.raises(MlflowException, match="nothing is deployed to europe"):
+        client.update_deployment("europe", "models:/tiny/1", config={"profile": "eu"})
     change(root / "mlcicd.yaml", "mode: deployment", "mode: delivery")
     with pytest.raises(MlflowException, match="a person must approve production"):
         client.create_deployment("production", "models:/tiny/1")

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from mlcicd.cli import cli
 from mlcicd.core.digests import digest_file
 from mlcicd.core.verdict import Status
+from mlcicd.data import source
 from mlcicd.stages import evaluate, predict, promote, register
 from mlcicd.stages.common import registry_of
 
@@ -58,6 +59,23 @@ def test_predictions_with_lineage_that_the_evaluation_reads(champion: Path) -> N
     assert ask(champion).status is Status.SKIPPED
     (champion / "scores.parquet").write_bytes(b"changed")
     assert ask(champion).status is Status.PASSED, "a file that was changed is written again"
+
+
+def test_an_input_that_is_written_right_after_its_digest_gives_no_output(
+    champion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = champion / "holdout.csv"
+
+    def digest_and_write(files: tuple[Path, ...]) -> str:
+        digest = digest_file(files[0])
+        with table.open("a") as file:
+            file.write("9,0.5,0.5,1\n")
+        return digest
+
+    monkeypatch.setattr(source, "digest_files", digest_and_write)
+    verdict = ask(champion)
+    assert (verdict.exit_code, "changed while it was read" in verdict.summary) == (4, True), verdict  # type: ignore[attr-defined]
+    assert not list(champion.glob("scores*"))
 
 
 def test_the_command_line_refuses_what_deploy_refuses(champion: Path) -> None:

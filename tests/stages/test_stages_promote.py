@@ -18,6 +18,19 @@ from mlcicd.stages.history import history, state
 from .conftest import change, project_at
 
 
+@pytest.fixture(autouse=True)
+def _nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on a runner: git knows nothing of whoever runs it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.delenv(f"GIT_{role}_NAME", raising=False)
+        monkeypatch.delenv(f"GIT_{role}_EMAIL", raising=False)
+    monkeypatch.delenv("EMAIL", raising=False)
+
+
 @pytest.fixture
 def registered(evaluated: Path) -> Path:
     verdict = register(project_at(evaluated))
@@ -106,8 +119,6 @@ def test_git_tags_in_gtos_form_are_made_once(evaluated: Path) -> None:
     from mlcicd.stages import evaluate
 
     change(evaluated / "mlcicd.yaml", "deploy:\n", "register: {git_tags: true}\ndeploy:\n")
-    git(evaluated, "config", "user.name", "test")
-    git(evaluated, "config", "user.email", "test@example.invalid")
     git(evaluated, "commit", "--quiet", "--all", "--message", "tags")
     # Another model's, and a stage that goes on counting, as GTO does.
     git(evaluated, "tag", "tiny2#production#9")
@@ -125,6 +136,25 @@ def test_git_tags_in_gtos_form_are_made_once(evaluated: Path) -> None:
         == registry_of(project_at(evaluated)).version("tiny", "1").tags["mlcicd.semver"]
     )
     assert (parse_name(ours[0])["stage"], parse_name(ours[0])["counter"]) == ("production", 5)
+
+
+def test_a_git_tag_says_who_made_it_or_that_nobody_is_known(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlcicd.core.progress import SILENT
+    from mlcicd.stages.git_tags import tag_stage
+    from mlcicd.stages.record import Record
+
+    change(registered / "mlcicd.yaml", "deploy:\n", "register: {git_tags: true}\ndeploy:\n")
+    version = registry_of(project_at(registered)).version("tiny", "1")
+    record = Record(project_at(registered), "deploy", dry_run=False, progress=SILENT)
+    # An empty name is one that git refuses on every machine; of an account it may make one.
+    monkeypatch.setenv("GIT_COMMITTER_NAME", "")
+    tag_stage(record, "staging", version)
+    monkeypatch.setenv("GIT_COMMITTER_NAME", "Ann")
+    monkeypatch.setenv("GIT_COMMITTER_EMAIL", "ann@example.invalid")
+    tag_stage(record, "production", version)
+    assert [check.reason for check in record.checks] == []
+    made = git(registered, "for-each-ref", "--sort=refname", "--format=%(taggername) %(taggeremail)", "refs/tags")
+    assert made.splitlines() == ["Ann <ann@example.invalid>", "mlcicd <mlcicd@localhost>"]
 
 
 def test_a_git_tag_of_something_else_is_told_and_left(registered: Path) -> None:
@@ -149,8 +179,6 @@ def test_stage_tags_of_many_at_once_are_all_there(registered: Path) -> None:
     from mlcicd.stages.record import Record
 
     change(registered / "mlcicd.yaml", "deploy:\n", "register: {git_tags: true}\ndeploy:\n")
-    git(registered, "config", "user.name", "test")
-    git(registered, "config", "user.email", "test@example.invalid")
     version = registry_of(project_at(registered)).version("tiny", "1")
     records = [Record(project_at(registered), "deploy", dry_run=False, progress=SILENT) for _ in range(4)]
     threads = [Thread(target=tag_stage, args=(r, f"place{n}", version)) for n, r in enumerate(records)]
