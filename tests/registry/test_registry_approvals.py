@@ -54,7 +54,9 @@ def test_the_last_word_counts_also_after_one_from_a_clock_ahead(
     assert len(set(dates)) == 3 and dates == sorted(dates)
 
 
-@pytest.mark.parametrize("at", [(NOW + timedelta(days=40)).isoformat(), "9999-12-31T23:59:59.999999+00:00"])
+@pytest.mark.parametrize(
+    "at", [(NOW + timedelta(days=40)).isoformat(), "9999-12-31T23:59:59.999999+00:00"], ids=["40 days", "year 9999"]
+)
 def test_an_approval_from_the_future_is_none_now_nor_after_it_was_taken_back(
     known: Registry, at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
