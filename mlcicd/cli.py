@@ -347,6 +347,11 @@ def main() -> None:
     cli(prog_name="mlcicd")
 
 
+@cli.group("data")
+def data_group() -> None:
+    """Look at data and write its schema."""
+
+
 # Registers the commands that are not stages; they are written with `cli` and `option` of above.
 from mlcicd import commands as _commands  # noqa: E402, F401
 from mlcicd import commands_container as _commands_container  # noqa: E402, F401

@@ -4,48 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mlcicd.cli import canary_group, cli
-
-_FOLDER = click.option(
-    "-C",
-    "--working-directory",
-    default=".",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the project, which holds mlcicd.yaml.",
-)
-
-
-def plainly(function: Callable[..., None]) -> Callable[..., None]:
-    """Errors of the library as one line, the detail after it, and the exit code of the table."""
-
-    @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        from mlcicd.core.errors import ExitCode, MlcicdError
-
-        try:
-            function(*args, **kwargs)
-        except MlcicdError as error:
-            click.echo(f"mlcicd: {error.one_line()}", err=True)
-            if error.detail():
-                click.echo(error.detail(), err=True)
-            raise SystemExit(int(error.exit_code)) from None
-        except OSError as error:
-            click.echo(f"mlcicd: {error.filename or ''}: {error.strerror or error}", err=True)
-            raise SystemExit(int(ExitCode.SERVICE)) from None
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
-
-    return run
+from mlcicd.cli import canary_group, cli, data_group
+from mlcicd.commands_shared import FOLDER, JSON, plainly
 
 
 @cli.command("init")
-@_FOLDER
+@FOLDER
 @click.option("--force", is_flag=True, help="Overwrite files that differ.")
 @click.option("--uses", default="", help="Use actions from OWNER/REPOSITORY@REF instead of the pinned release.")
 @plainly
@@ -69,12 +38,7 @@ def schema(document: str) -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
-@cli.group("data")
-def data() -> None:
-    """Look at data and write its schema."""
-
-
-@data.command("infer")
+@data_group.command("infer")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of standard output.")
 @plainly
@@ -96,7 +60,7 @@ def infer(path: Path, output: Path | None) -> None:
 
 
 @cli.command("stop")
-@_FOLDER
+@FOLDER
 @click.option("--environment", default="", help="Environment of deploy.environments; all of them when empty.")
 @plainly
 def stop(working_directory: Path, environment: str) -> None:
@@ -116,7 +80,6 @@ _CONFIG = click.option(
     help="mlcicd.yaml, or a file that holds only its section canary. That of this folder, if there is one.",
 )
 _PROFILE = click.option("--profile", default="", help="Profile of the configuration whose values override the others.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
 
 def _champion_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -174,7 +137,7 @@ def _known_champion(
 @_PROFILE
 @click.option("--labels", type=click.Path(path_type=Path), help="Late outcomes, if not in the file of windows.")
 @click.option("--to-the-end", is_flag=True, help="Go on after the first promotion.")
-@_JSON
+@JSON
 @plainly
 def canary_replay(
     windows: Path, config: Path | None, profile: str, labels: Path | None, to_the_end: bool, as_json: bool
@@ -193,7 +156,7 @@ def canary_replay(
 @_champion_options
 @_CONFIG
 @_PROFILE
-@_JSON
+@JSON
 @plainly
 def canary_forecast(config: Path | None, profile: str, as_json: bool, **champion: Any) -> None:
     """Requests and minutes that each decision will need, and what can not be decided in max_duration.
@@ -212,7 +175,7 @@ def canary_forecast(config: Path | None, profile: str, as_json: bool, **champion
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="The same seed, the same answer.")
 @_CONFIG
 @_PROFILE
-@_JSON
+@JSON
 @plainly
 def canary_simulate(config: Path | None, profile: str, as_json: bool, runs: int, seed: int, **champion: Any) -> None:
     """Draw how rollouts under this configuration end: false rollbacks, and what detection costs."""

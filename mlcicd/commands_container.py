@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mlcicd.cli import cli
-from mlcicd.commands import _FOLDER, plainly
+from mlcicd.commands_shared import FOLDER, plainly
 
 
 @cli.group("container")
@@ -16,7 +16,7 @@ def container() -> None:
 
 
 @container.command("write")
-@_FOLDER
+@FOLDER
 @click.option("--model-version", default="", help="Version in the registry; the one with register.alias when empty.")
 @click.option(
     "-o", "--output", default="container", show_default=True, type=click.Path(path_type=Path), help="New folder."

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from mlcicd.commands import data, plainly
+from mlcicd.cli import data_group
+from mlcicd.commands_shared import plainly
 
 
-@data.command("diff")
+@data_group.command("diff")
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("now", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -78,7 +79,7 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-@data.command("suggest-drift")
+@data_group.command("suggest-drift")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--time", required=True, help="Column of each row's time.")
 @click.option(
@@ -110,7 +111,7 @@ def suggest(path: Path, time: str, every: Any, metric: Any, ignore: str) -> None
     click.echo(suggestion_yaml(found, source, time, every, metric), nl=False)
 
 
-@data.command("import")
+@data_group.command("import")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
     "--from",

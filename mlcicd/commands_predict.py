@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from mlcicd.cli import cli
-from mlcicd.commands_registry import _FOLDER, _JSON, _PROFILE
+from mlcicd.commands_shared import FOLDER, JSON, PROFILE
 
 
 @cli.command("predict")
-@_FOLDER
-@_PROFILE
+@FOLDER
+@PROFILE
 @click.option("--input", "input", required=True, help="Rows to score: Parquet (file, folder or glob), CSV or TSV.")
 @click.option("--output", required=True, help="File to write: .parquet, .csv, .csv.gz or .tsv.")
 @click.option("--model-version", default="", help="Version in the registry; the one with --alias when empty.")
@@ -22,7 +22,7 @@ from mlcicd.commands_registry import _FOLDER, _JSON, _PROFILE
 @click.option("--batch-rows", default=50_000, show_default=True, type=int, help="Rows in memory at once.")
 @click.option("--timeout", default="24h", show_default=True, help="How long it may take.")
 @click.option("--dry-run", is_flag=True, help="Verify the model and the input, but score nothing.")
-@_JSON
+@JSON
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def predict(working_directory: Path, profile: str, dry_run: bool, as_json: bool, debug: bool, **options: Any) -> None:
     """Score rows with a registered model, the champion by default, into a file with their lineage."""
@@ -37,8 +37,8 @@ def predict(working_directory: Path, profile: str, dry_run: bool, as_json: bool,
 
 
 @cli.command("export")
-@_FOLDER
-@_PROFILE
+@FOLDER
+@PROFILE
 @click.option("--output", required=True, help="File to write: NAME.onnx.")
 @click.option(
     "--format", "format", default="onnx", show_default=True, type=click.Choice(["onnx"]), help="What to write."
@@ -47,7 +47,7 @@ def predict(working_directory: Path, profile: str, dry_run: bool, as_json: bool,
 @click.option("--model-version", default="", help="Version in the registry; the one with --alias when empty.")
 @click.option("--alias", default="", help="Alias of the version; the champion's when empty.")
 @click.option("--dry-run", is_flag=True, help="Convert and measure, but write nothing.")
-@_JSON
+@JSON
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def export(
     working_directory: Path, profile: str, dry_run: bool, as_json: bool, debug: bool, format: str, **options: Any

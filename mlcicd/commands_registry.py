@@ -10,26 +10,16 @@ from typing import Any
 import click
 
 from mlcicd.cli import cli
-from mlcicd.commands import plainly
-
-_FOLDER = click.option(
-    "-C",
-    "--working-directory",
-    default=".",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the project, which holds mlcicd.yaml.",
-)
-_PROFILE = click.option("--profile", default="", help="Profile of mlcicd.yaml whose values override the others.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+from mlcicd.commands_shared import FOLDER, JSON, PROFILE, plainly
 
 
 @cli.command("promote")
-@_FOLDER
-@_PROFILE
+@FOLDER
+@PROFILE
 @click.option("--model-version", default="", help="Version to promote; the one with register.alias when empty.")
 @click.option("--reason", default="", help="Why; recorded in the registry.")
 @click.option("--dry-run", is_flag=True, help="Report, but change nothing.")
-@_JSON
+@JSON
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def promote(
     working_directory: Path,
@@ -51,14 +41,14 @@ def promote(
 
 
 @cli.command("approve")
-@_FOLDER
-@_PROFILE
+@FOLDER
+@PROFILE
 @click.option("--reason", required=True, help="Why: what was tried and seen; recorded in the registry.")
 @click.option("--environment", default="", help="Environment of deploy.environments; the last one when empty.")
 @click.option("--model-version", default="", help="Version to approve; the one with register.alias when empty.")
 @click.option("--revoke", is_flag=True, help="Take an approval back instead.")
 @click.option("--dry-run", is_flag=True, help="Report, but record nothing.")
-@_JSON
+@JSON
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def approve(working_directory: Path, profile: str, dry_run: bool, as_json: bool, debug: bool, **options: Any) -> None:
     """Let a registered version into production, where deploy.mode is delivery; recorded with who, when and why."""
@@ -72,9 +62,9 @@ def approve(working_directory: Path, profile: str, dry_run: bool, as_json: bool,
 
 
 @cli.command("history")
-@_FOLDER
-@_PROFILE
-@_JSON
+@FOLDER
+@PROFILE
+@JSON
 @plainly
 def history(working_directory: Path, profile: str, as_json: bool) -> None:
     """Who promoted and approved what, when, why, and on which evidence."""
@@ -87,9 +77,9 @@ def history(working_directory: Path, profile: str, as_json: bool) -> None:
 
 
 @cli.command("status")
-@_FOLDER
-@_PROFILE
-@_JSON
+@FOLDER
+@PROFILE
+@JSON
 @plainly
 def status(working_directory: Path, profile: str, as_json: bool) -> None:
     """What is champion, what is where, and since when."""

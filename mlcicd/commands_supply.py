@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mlcicd.cli import cli
-from mlcicd.commands import _FOLDER, plainly
+from mlcicd.commands_shared import FOLDER, plainly
 
 
 @cli.command("scan")
@@ -38,7 +38,7 @@ def scan(model: Path, policy: str, as_json: bool) -> None:
 
 
 @cli.command("verify")
-@_FOLDER
+@FOLDER
 @click.option("--model-version", default="", help="Version in the registry, verified with the signers of the policy.")
 @click.option("--model", type=click.Path(path_type=Path), help="A model's folder, instead of a version.")
 @click.option("--evidence", type=click.Path(path_type=Path), help="Folder of its verdicts and its envelope.")
@@ -123,7 +123,7 @@ def _verify_version(working_directory: Path, wanted: str, target: Path | None) -
 
 
 @cli.command("card")
-@_FOLDER
+@FOLDER
 @plainly
 def card(working_directory: Path) -> None:
     """Write or renew the model card from the last evaluation; what people have written into it is kept."""

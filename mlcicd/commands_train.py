@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mlcicd.cli import cli
-from mlcicd.commands import plainly
+from mlcicd.commands_shared import plainly
 
 _train = cli.commands["train"]
 _run_stage = _train.callback

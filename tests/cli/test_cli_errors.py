@@ -226,6 +226,16 @@ def test_secrets_are_hidden_by_the_host_before_anything_of_the_users_runs(root: 
     assert "planted" not in mlcicd(root, "train", **secrets).stdout
 
 
+@pytest.mark.parametrize("module", sorted(path.stem for path in (ROOT_OF_PACKAGE / "mlcicd").glob("c[lo]*.py")))
+def test_whatever_is_imported_first_all_commands_are_there(module: str) -> None:
+    program = (
+        f"import mlcicd.{module}\nfrom mlcicd.cli import cli\nprint(*cli.commands, *cli.commands['canary'].commands)"
+    )
+    run = [sys.executable, "-c", program]
+    found = subprocess.run(run, cwd=ROOT_OF_PACKAGE, capture_output=True, text=True, check=True).stdout.split()
+    assert {"approve", "deploy", "predict", "replay", "scan", "simulate"} <= set(found)
+
+
 def test_help_is_quick_in_imports() -> None:
     """No heavy module is imported for `--help`: that is what makes it quick on any machine."""
     program = (
