@@ -15,7 +15,6 @@ from mlcicd.stages.lineage import aliases_of
 from mlcicd.stages.places import place
 
 _SHOWN = 500
-_SECOND = len("2026-01-01T00:00:00")
 _UNDER = {"reason": "why", "run": "run", "evidence": "evidence"}
 
 
@@ -34,8 +33,7 @@ def history(project: Project) -> list[dict[str, str]]:
     decisions = [(v.version, approval) for v in registry.versions(name) for approval in approvals_of(v.tags)]
     for version, approval in sorted(decisions, key=lambda found: found[1].at):
         # The journal's own order is that of the lock, whatever the clocks say: an approval is put between its moves.
-        # Its moves have whole seconds, and in one second an approval comes before what it allows.
-        after = next((i for i, move in enumerate(moves) if move["at"][:_SECOND] < approval.at[:_SECOND]), len(moves))
+        after = next((i for i, move in enumerate(moves) if move["at"] <= approval.at), len(moves))
         moves.insert(after, _decision(version, approval))
     return moves
 
