@@ -317,8 +317,9 @@ def _routes(
             "retry_policy": {
                 # A prediction has no side effect, so one that died with its server may be asked for again.
                 # An answer, also one that says 500, is never asked for twice: it is what the version has
-                # to say.
-                "retry_on": "connect-failure,refused-stream,reset-before-request,reset",
+                # to say. A server that was just started again says that it has not looked at the request.
+                "retry_on": "connect-failure,refused-stream,reset-before-request,reset,retriable-headers",
+                "retriable_headers": [{"name": "x-mlcicd-loading", "present_match": True}],
                 "num_retries": 5,
                 "retry_host_predicate": [
                     {

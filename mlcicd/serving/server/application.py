@@ -120,6 +120,9 @@ class Application:
         headers += [(b"content-type", media), (b"content-length", str(len(content)).encode())]
         if status in _ADVICE:
             headers += _ADVICE[status]
+        if status == 503 and self._model is None:
+            # The router asks another replica: this one has not looked at the request.
+            headers.append((b"x-mlcicd-loading", b"1"))
         if status == 405:
             headers.append((b"allow", b"POST" if path in self._predict_routes else b"GET, HEAD"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
