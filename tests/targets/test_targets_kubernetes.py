@@ -326,15 +326,16 @@ def test_two_jobs_at_once_end_in_one_of_their_states(kube):
     _live_and_canary(kube)
     errors: list[MlcicdError] = []
 
-    def walk(shares: list[float]) -> None:
-        target = kube.target()
+    def walk(target: Any, shares: list[float]) -> None:
         for share in shares:
             try:
                 target.set_share("2", share)
             except MlcicdError as error:
                 errors.append(error)
 
-    threads = [threading.Thread(target=walk, args=(shares,)) for shares in ([0.1, 0.2, 0.3] * 3, [0.5, 0.6, 0.7] * 3)]
+    # Made one after the other: each writes the kubeconfig that it reads.
+    jobs = [(kube.target(), shares) for shares in ([0.1, 0.2, 0.3] * 3, [0.5, 0.6, 0.7] * 3)]
+    threads = [threading.Thread(target=walk, args=job) for job in jobs]
     for thread in threads:
         thread.start()
     for thread in threads:
