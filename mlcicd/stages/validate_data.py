@@ -25,6 +25,7 @@ _ONLY_EMBEDDED = (
     "population",
     "sources",
     "personal",
+    "labels",
     "serving",
     "drift.multivariate",
     "drift.correlations",
