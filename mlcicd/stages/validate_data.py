@@ -21,7 +21,6 @@ from mlcicd.stages.record import Record, stage
 from mlcicd.stages.reference import champion_profile
 
 _ONLY_EMBEDDED = (
-    "leakage",
     "population",
     "sources",
     "personal",
