@@ -147,7 +147,7 @@ class _Job:
             lambda share_at: source_of(
                 project, champion=champion, canary=candidate.version, share_at=share_at, counters=target.counters
             ),
-            RegistryLedger(project, registry, where, candidate),
+            RegistryLedger(record, registry, where, candidate, champion),
             journal=WindowFile(project).add,
             cohorts=cohorts_of(project),
             explain=self._explain,

@@ -19,8 +19,10 @@ from mlcicd.rollout.sources.file import read_file
 from mlcicd.rollout.state import Phase, Plan, RolloutState
 from mlcicd.rollout.store import FileCell, Store, TagCell
 from mlcicd.rollout.traffic import Weights
+from mlcicd.stages.git_tags import tag_stage
 from mlcicd.stages.lineage import origin_of
 from mlcicd.stages.places import Place, state_folder
+from mlcicd.stages.record import Record
 from mlcicd.targets.base import Attended, Target, TargetStatus
 
 WINDOWS_FILE = Path("evidence") / "canary-windows.jsonl"
@@ -172,9 +174,19 @@ class TargetTraffic:
 
 
 class RegistryLedger:
-    """The model registry, as a rollout sees it. In production the champion alias follows the traffic."""
+    """The model registry, as a rollout sees it. In production the champion alias follows the traffic, and in every
+    environment a git tag says which version has it, where `register.git_tags` asks for them.
 
-    def __init__(self, project: Project, registry: Registry, where: Place, candidate: RegisteredVersion) -> None:
+    Args:
+        champion: the version that the candidate is compared with, which has the traffic again when it is withdrawn.
+    """
+
+    def __init__(
+        self, record: Record, registry: Registry, where: Place, candidate: RegisteredVersion, champion: str
+    ) -> None:
+        project = record.project
+        self._record = record
+        self._champion = champion
         self._rules = project.config.register_
         self._registry = registry
         self._where = where
@@ -182,18 +194,18 @@ class RegistryLedger:
         self._origin = origin_of(project.environ)
 
     def promoted(self, version: str) -> None:
-        if not self._where.production:
-            return
-        promote(
-            self._registry,
-            self._candidate.name,
-            version,
-            champion_alias=self._rules.champion_alias,
-            previous_alias=self._rules.previous_alias,
-            expected_champion=self._candidate.tags.get(f"{TAG}measured_against", ""),
-            reason=f"promoted by the canary in {self._where.name}",
-            origin=self._origin,
-        )
+        if self._where.production:
+            promote(
+                self._registry,
+                self._candidate.name,
+                version,
+                champion_alias=self._rules.champion_alias,
+                previous_alias=self._rules.previous_alias,
+                expected_champion=self._candidate.tags.get(f"{TAG}measured_against", ""),
+                reason=f"promoted by the canary in {self._where.name}",
+                origin=self._origin,
+            )
+        self._tag(version)
 
     def withdrawn(self, version: str, reason: str) -> None:
         rules, name = self._rules, self._candidate.name
@@ -208,9 +220,13 @@ class RegistryLedger:
                 reason=f"taken back in {self._where.name}: {reason}",
             )
         self.taken_back(version, "rollback", reason)
+        self._tag(self._champion)
 
     def taken_back(self, version: str, outcome: str, reason: str) -> None:
         self._registry.tag_version(self._candidate.name, version, {f"{TAG}canary": f"{outcome}: {reason}"})
+
+    def _tag(self, version: str) -> None:
+        tag_stage(self._record, self._where.name, lambda: self._registry.version(self._candidate.name, version))
 
 
 class WindowFile:
