@@ -121,9 +121,16 @@ def suggest(path: Path, time: str, every: Any, metric: Any, ignore: str) -> None
     help="Whose rules they are; found out from the file when it is not said.",
 )
 @click.option("--model", default="", help="Which model of a dbt file, when there are several.")
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="The file of a model that dbt's relationships name, relative to the schema; may be given again.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of standard output.")
 @plainly
-def import_rules(path: Path, kind: str, model: str, output: Path | None) -> None:
+def import_rules(path: Path, kind: str, model: str, tables: tuple[str, ...], output: Path | None) -> None:
     """Write a schema.yaml from rules of Great Expectations (JSON), Pandera (YAML), TFDV (pbtxt) or dbt (schema.yml).
 
     What has no counterpart stands in the comment at the top of it.
@@ -134,9 +141,18 @@ def import_rules(path: Path, kind: str, model: str, output: Path | None) -> None
 
     if output is not None and output.exists():
         raise ConfigError("it is there already", where=str(output), remedy="remove it, or name another file")
-    text = import_schema(path, kind=kind, model=model)
+    text = import_schema(path, kind=kind, model=model, tables=_files(tables))
     if output is None:
         click.echo(text, nl=False)
     else:
         write_atomic(output, text)
         click.echo(f"wrote {output}")
+
+
+def _files(given: tuple[str, ...]) -> dict[str, str]:
+    from mlcicd.core.errors import ConfigError
+
+    for one in given:
+        if not all(one.partition("=")):
+            raise ConfigError(f"--table {one!r} names no file", remedy="write NAME=FILE")
+    return dict((name, file) for name, _, file in (one.partition("=") for one in given))
