@@ -32,6 +32,7 @@ KINDS = {
     "/apis/networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies"},
     "/apis/gateway.networking.k8s.io/v1": {"HTTPRoute": "httproutes", "Gateway": "gateways"},
     "/apis/serving.kserve.io/v1beta1": {"InferenceService": "inferenceservices"},
+    "/apis/flagger.app/v1beta1": {"Canary": "canaries"},
     "/apis/autoscaling/v2": {"HorizontalPodAutoscaler": "horizontalpodautoscalers"},
 }
 _OBJECT = re.compile(r"(/api/v1|/apis/[^/]+/[^/]+)/namespaces/([^/]+)/([^/]+)(?:/([^/]+))?(?:/(.+))?")

@@ -28,7 +28,9 @@ from mlcicd.targets.base import Counters, ModelVersion, ProcessStatus, TargetSta
 from mlcicd.targets.failures import commonest_failure
 from mlcicd.targets.kubernetes.api import Api
 from mlcicd.targets.kubernetes.cluster import Cluster, Overtaken
+from mlcicd.targets.kubernetes.controllers import Controller, ControllerManifests, Judgement
 from mlcicd.targets.kubernetes.credentials import find_access
+from mlcicd.targets.kubernetes.flagger import canary_share
 from mlcicd.targets.kubernetes.forwarder import Forwarder
 from mlcicd.targets.kubernetes.manifests import OWNER, Manifests, Names
 from mlcicd.targets.kubernetes.names import dns_label
@@ -290,6 +292,26 @@ class KubernetesTarget:
                 file.write_text(text, encoding="utf-8")
             return commonest_failure(files)
 
+    def flagger_share(self, name: str) -> float:
+        """The share (0 to 1) of the traffic that Flagger's `Canary` of this namespace reports.
+
+        Raises:
+            InputError: there is no such object.
+            ServiceError: the API server refuses, or does not answer.
+        """
+        return canary_share(self._api, self._settings.namespace, name)
+
+    def handed_over(
+        self, controller: Controller, version: ModelVersion, judgement: Judgement
+    ) -> dict[str, dict[str, Any]]:
+        """A version's objects for a controller that moves the traffic itself, by file name; nothing is applied.
+
+        Raises:
+            ConfigError: see :meth:`~mlcicd.targets.kubernetes.controllers.ControllerManifests.handed_over`.
+        """
+        made = ControllerManifests(self._names, self._settings, self._ready_timeout_s, self._templates)
+        return made.handed_over(controller, self._taken(version, 0), judgement)
+
     # --- from wanted to running
 
     def _converge(self, apply: Collection[str] | None = ()) -> ClusterDesired:
@@ -376,8 +398,7 @@ class KubernetesTarget:
 
     @cached_property
     def _cluster(self) -> Cluster:
-        folder = self._root / self._settings.templates if self._settings.templates else None
-        manifests = Manifests(self._names, self._settings, self._ready_timeout_s, folder)
+        manifests = Manifests(self._names, self._settings, self._ready_timeout_s, self._templates)
         return Cluster(
             self._api,
             self._names,
@@ -387,6 +408,10 @@ class KubernetesTarget:
             poll_s=self._poll_s,
             sleep=self._sleep,
         )
+
+    @property
+    def _templates(self) -> Path | None:
+        return self._root / self._settings.templates if self._settings.templates else None
 
     @property
     def _empty(self) -> ClusterDesired:
