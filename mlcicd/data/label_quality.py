@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Check, CheckStatus, Severity
 from mlcicd.core.yaml_lines import nearest
-from mlcicd.data.conditions import kind_of
+from mlcicd.data.conditions import kind_of, percent
 from mlcicd.data.confidence import FOLDS, out_of_fold, suspicion
 from mlcicd.data.examples import REDACTED, SHOWN_ROWS
 from mlcicd.data.source import Source, quote, reading
@@ -34,6 +34,7 @@ _FEWEST_OF_A_CLASS = 20
 _CATEGORIES = 100
 _SHOWN_COLUMNS = 8
 _NAMED = 3
+_NAME = 40
 _SHOWN_CHARACTERS = 80
 _LARGEST = 1e100
 _Z = 1.959963984540054
@@ -102,7 +103,7 @@ def label_checks(
 
     if group and group not in train.columns:
         raise ConfigError(f"the training data has no column {group!r}{nearest(group, train.columns)}")
-    required = f"at most {max_share:.4%} of the labels are improbable"
+    required = f"at most {percent(max_share)} of the labels are improbable"
     known = [n for n in features if n not in (target, group) and _readable(train, n)]
     problem = _unfit(train, target, known)
     rows = None if problem else _read(train, target, known, sample, group)
@@ -232,7 +233,8 @@ def _turned(codes: NDArray[np.int64], names: NDArray[Any], found: Any) -> str:
 
     pairs = Counter(zip(codes[found.suspicious].tolist(), found.likely[found.suspicious].tolist(), strict=True))
     return ", ".join(
-        f"{count:,} {names[a]!s:.40} that look like {names[b]!s:.40}" for (a, b), count in pairs.most_common(_NAMED)
+        f"{count:,} labelled {str(names[a])[:_NAME]!r} look like {str(names[b])[:_NAME]!r}"
+        for (a, b), count in pairs.most_common(_NAMED)
     )
 
 
@@ -297,7 +299,7 @@ def _check(
         interval=interval,
         required=required,
         reason=reason,
-        remedy="look at the rows that are shown and correct the labels, or find the feature that tells them apart"
+        remedy="look at the rows in the report and correct the labels, or find the feature that tells them apart"
         if status in (CheckStatus.FAILED, CheckStatus.INCONCLUSIVE)
         else "",
         details=details,

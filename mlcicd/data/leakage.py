@@ -13,6 +13,7 @@ from typing import Any
 from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Check, CheckStatus, Severity
 from mlcicd.core.yaml_lines import nearest
+from mlcicd.data.conditions import percent
 from mlcicd.data.drift import DriftResult, drift
 from mlcicd.data.pair import EmbeddedPair, Pair
 from mlcicd.data.profile import profile
@@ -141,7 +142,7 @@ def _key_overlap(pair: Pair, keys: Sequence[str]) -> Check:
 
 
 def _row_overlap(pair: Pair, columns: Sequence[str], limits: LeakageLimits) -> Check:
-    required = f"at most {limits.row_overlap:.4%} of holdout rows are training rows"
+    required = f"at most {percent(limits.row_overlap)} of holdout rows are training rows"
     if not columns:
         return _check("leakage.row_overlap", CheckStatus.FAILED, None, required, "the tables have no column in common")
     shared = pair.shared_rows(columns)
@@ -257,7 +258,7 @@ def _target_leakage(pair: Pair, target: str, inputs: Sequence[str], limits: Leak
 
 
 def _conflicts(pair: Pair, target: str, inputs: Sequence[str], limits: LeakageLimits) -> Check:
-    required = f"at most {limits.conflicts:.4%} of training rows contradict another"
+    required = f"at most {percent(limits.conflicts)} of training rows contradict another"
     if not inputs:
         return _check("leakage.conflicts", CheckStatus.SKIPPED, None, required, "there are no features")
     rows = pair.contradictions(target, inputs)

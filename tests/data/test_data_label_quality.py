@@ -51,7 +51,7 @@ def test_planted_labels_are_found_and_shown(tmp_path: Path) -> None:
     assert 0.025 < check.interval[0] < wrong.mean() * 1.05
     assert check.details["checked"] == ROWS
     assert check.details["rows"] > 0.6 * wrong.sum()
-    assert "late that look like on time" in check.reason
+    assert "labelled 'late' look like 'on time'" in check.reason
     shown = check.details["examples"]
     assert len(shown) == 5
     assert all(wrong[example["row"] - 1] for example in shown)
