@@ -99,9 +99,10 @@ class FakeCluster:
             one.pop("status", None)
             if one["kind"] == "ConfigMap":
                 desired = json.loads(one["data"]["desired.json"])
+                inventory = json.loads(one["data"].get("inventory.json", "{}"))
                 for version in [desired, *desired["versions"].values()]:
                     version.pop("revision", None)
-                one["data"] = desired
+                one["data"] = {"desired": desired, "inventory": inventory}
         return found
 
     def put(self, root: str, one: dict[str, Any], manager: str = "somebody") -> None:
@@ -184,9 +185,12 @@ class FakeCluster:
         self.applied.pop(path, None)
         if found["kind"] in ("Deployment", "InferenceService"):
             name = found["metadata"]["name"]
-            self.objects.pop(f"/api/v1/namespaces/ml/pods/{name}-0", None)
-            self.objects.pop(f"/api/v1/namespaces/ml/services/{name}-predictor", None)
-            if any(ref.removesuffix("-predictor") == name for ref in self.weights()):
+            service = name
+            if found["kind"] == "InferenceService":
+                service = f"{name}-predictor"
+                self.objects.pop(f"/api/v1/namespaces/ml/services/{service}", None)
+            self.objects.pop(f"/api/v1/namespaces/ml/pods/{service}-0", None)
+            if service in self.weights():
                 self.lost.append(f"{name} was deleted while it had traffic")
 
     def apply(self, path: str, body: dict[str, Any], manager: str, *, force: bool, dry: bool) -> dict[str, Any]:
@@ -285,8 +289,12 @@ class FakeCluster:
     def _inference_service(self, one: dict[str, Any]) -> None:
         predictor, name = one["spec"]["predictor"], one["metadata"]["name"]
         container = (predictor.get("containers") or [{"name": "kserve-container", "image": "runtime"}])[0]
-        ready = self._pod(name, predictor["labels"], container)
-        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"{name}-predictor"}, "spec": {}}
+        ready = self._pod(f"{name}-predictor", predictor["labels"], container)
+        # As KServe does: what it makes has the labels and annotations of what it makes it for, and an owner.
+        copied = {key: one["metadata"][key] for key in ("labels", "annotations")}
+        owner = {"ownerReferences": [{"kind": "InferenceService", "name": name, "controller": True}]}
+        metadata = {"name": f"{name}-predictor", **copied, **owner}
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {}}
         self._store(f"/api/v1/namespaces/ml/services/{name}-predictor", service)
         one["status"] = {
             "observedGeneration": one["metadata"]["generation"],
@@ -311,8 +319,9 @@ class FakeCluster:
     def serves(self, service: str) -> bool:
         """Whether a Service is there, and the workload behind it is ready."""
         objects, name = self.objects, service.removesuffix("-predictor")
-        deployment = objects.get(f"/apis/apps/v1/namespaces/ml/deployments/{name}")
+        deployment = objects.get(f"/apis/apps/v1/namespaces/ml/deployments/{service}")
         isvc = objects.get(f"/apis/serving.kserve.io/v1beta1/namespaces/ml/inferenceservices/{name}")
+        isvc = isvc if service != name else None
         ready = bool(deployment and deployment["status"]["availableReplicas"]) or bool(
             isvc and isvc["status"]["conditions"][0]["status"] == "True"
         )

@@ -114,7 +114,11 @@ class KubernetesTarget:
 
     def plan(self, version: ModelVersion) -> list[str]:
         """What :meth:`deploy` would change in the cluster, as lines of a diff; it changes nothing."""
-        return self._cluster.plan(self._taken(version, 0))
+        taken, desired = self._taken(version, 0), self._store.read()
+        # Those that a changed `kind` leaves without a workload are made anew, too.
+        others = [one for one in desired.versions.values() if not self._cluster.report(one.version).exists]
+        versions = {one.version: one for one in [*others, taken]}
+        return self._cluster.plan(versions.values(), self._store.inventory())
 
     def deploy(self, version: ModelVersion) -> str:
         """Applies a version's objects beside the live ones, without traffic, and waits until it is ready.
@@ -327,7 +331,8 @@ class KubernetesTarget:
             except Overtaken:
                 continue
             if self._store.read().revision == desired.revision:
-                self._cluster.remove_surplus(self._store.read)
+                self._cluster.remove_surplus(self._store.read, self._store.inventory())
+                self._prune()
                 return desired
         raise ServiceError(
             "others keep changing what should run",
@@ -338,7 +343,7 @@ class KubernetesTarget:
     def _move(self, desired: ClusterDesired, apply: Collection[str]) -> None:
         cluster = self._cluster
         if not desired.versions:
-            cluster.remove_all()
+            cluster.remove_all(self._store.inventory())
             return
         reports = {version: cluster.report(version) for version in desired.versions}
         warm = all(reports[version].serves for version in desired.routed)
@@ -347,6 +352,8 @@ class KubernetesTarget:
             cluster.route(desired)
         renewed = [v for v in desired.versions if v in apply or not reports[v].exists]
         if renewed:
+            versions = [desired.versions[version] for version in renewed]
+            self._store.stock(lambda inventory: cluster.taken_stock(versions, inventory))
             cluster.apply_model()
         for version in renewed:
             cluster.apply_version(desired.versions[version])
@@ -359,6 +366,20 @@ class KubernetesTarget:
             cluster.route(desired)
         for error in failures.values():
             raise error
+
+    def _prune(self) -> None:
+        """Removes what templates no longer give; what serves by now was applied and routed to before."""
+        for reference in self._store.inventory().surplus:
+
+            def still_surplus(reference: str = reference) -> bool:
+                return reference in self._store.inventory().surplus
+
+            self._cluster.remove(reference, still_surplus)
+            self._store.stock(
+                lambda now, reference=reference: now.model_copy(  # type: ignore[misc]
+                    update={"surplus": tuple(one for one in now.surplus if one != reference)}
+                )
+            )
 
     def _switch(self, transition: Callable[[ClusterDesired], ClusterDesired]) -> None:
         """Moves traffic; where the cluster does not take it, back to where it was."""
