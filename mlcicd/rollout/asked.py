@@ -20,8 +20,7 @@ from mlcicd.rollout.sources import Source
 from mlcicd.rollout.state import Phase, Plan
 from mlcicd.rollout.store import Store
 from mlcicd.rollout.traffic import Ledger, Weights
-from mlcicd.rollout.windows import Window
-from mlcicd.rollout.work import Ground, Outcome, Work
+from mlcicd.rollout.work import Ground, Journal, Outcome, Work
 
 # Longer than this without a question (in windows; at least so many seconds), and the weight may have been anything.
 _PATIENCE_WINDOWS, _PATIENCE_S = 3, 60.0
@@ -73,7 +72,7 @@ class Asked:
         *,
         attempt: str = "",
         clock: Callable[[], float] = time.time,
-        journal: Callable[[float, Sequence[Window], Sequence[Cohort]], None] | None = None,
+        journal: Journal | None = None,
         cohorts: Callable[[], Sequence[Cohort]] | None = None,
     ) -> None:
         self._plan = plan
@@ -85,7 +84,7 @@ class Asked:
             source=make_source(self._share_at),
             ledger=ledger,
             clock=clock,
-            journal=journal or (lambda _started, _windows, _cohorts: None),
+            journal=journal or (lambda _started, _windows, _cohorts, _promoted: None),
             cohorts=cohorts or (lambda: ()),
             explain=lambda _decision: "",
         )

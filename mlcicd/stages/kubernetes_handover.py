@@ -18,7 +18,7 @@ from mlcicd.stages.canary_ground import RegistryLedger
 from mlcicd.stages.common import peak_memory, registry_of, version_evidence
 from mlcicd.stages.places import Place, place, version_to_deploy
 from mlcicd.stages.record import Record
-from mlcicd.stages.supply_evidence import signature_checks
+from mlcicd.stages.supply_signing import signature_checks
 from mlcicd.targets.base import ModelVersion
 from mlcicd.targets.kubernetes import KubernetesTarget
 from mlcicd.targets.kubernetes.controllers import Controller, Judgement, written

@@ -52,6 +52,10 @@ _MAP: dict[str, tuple[tuple[str, str, str], ...]] = {
         (_NIST, "MEASURE 2.7", "security and resilience are evaluated and documented"),
         (_EU, "Article 15", "accuracy, robustness and cybersecurity"),
     ),
+    "provenance.sigstore.json": (
+        (_NIST, "MEASURE 2.7", "security and resilience are evaluated and documented"),
+        (_EU, "Article 15", "accuracy, robustness and cybersecurity"),
+    ),
     "scan": ((_NIST, "MEASURE 2.7", "security and resilience are evaluated and documented"),),
     "deploy.json": (
         (_NIST, "MANAGE 1.1", "whether to go on with deployment is determined"),

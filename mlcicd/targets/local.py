@@ -33,11 +33,15 @@ from mlcicd.targets.router import RouterSettings, mirrored
 from mlcicd.targets.servers import Servers, ServerSettings, free_port
 from mlcicd.targets.state import DeployedVersion, Desired, StateFolder
 from mlcicd.targets.supervisor import Supervisor
+from mlcicd.targets.tls import Tls, read_tls
 from mlcicd.targets.watchdog import Watchdog
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 # RFC 9110, section 5.6.2: what names of headers and cookies are made of.
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+
+# The certificates that the last command has read.
+KEPT_TLS: Mapping[str, str] = {"kept": "as they are"}
 
 
 class LocalTarget:
@@ -64,6 +68,8 @@ class LocalTarget:
         inference_log: `sample`, `redact`, `max_mb`, `keep` of a log of requests and answers in `logs/`; None
             writes none.
         token_env: the environment variable with the token that callers must send.
+        tls: PEM files of the endpoint: `certificate`, `key` and, where callers need a certificate, `client_ca`. Read
+            by each command; `KEPT_TLS` is what the one before has read. The servers behind the router have none.
 
     Raises:
         ConfigError: one of the numbers makes no sense.
@@ -92,6 +98,7 @@ class LocalTarget:
         batching: str = "auto",
         inference_log: Mapping[str, Any] | None = None,
         token_env: str = "",
+        tls: Mapping[str, str] | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"not a port: {port}")
@@ -117,6 +124,7 @@ class LocalTarget:
         for option, name in self._sticky.items():
             if name and not _TOKEN.fullmatch(name):
                 raise ConfigError(f"not the name of a {option.removeprefix('sticky_')}: {name!r}")
+        self._tls = tls
         self._watchdog = Watchdog(self._folder)
         self._supervisor = Supervisor(self._folder)
         self._supervise = supervise
@@ -381,6 +389,7 @@ class LocalTarget:
             host=self._host,
             port=desired.port,
             request_timeout_s=self._settings.request_timeout_s,
+            tls=self._certificates(),
             **self._sticky,
         )
         canary = desired.canary if desired.canary in ports else None
@@ -405,7 +414,14 @@ class LocalTarget:
     def _arguments(self) -> dict[str, Any]:
         """What makes a target like this one, but for the folder; for processes beside it."""
         own = {"environment": self.environment, "port": self._port, "host": self._host, "supervise": self._supervise}
-        return {**own, **asdict(self._settings), **self._sticky}
+        # The files of a CI job's secrets go with the job; what was read of them is kept for whoever comes later.
+        tls = None if self._tls is None else KEPT_TLS
+        return {**own, **asdict(self._settings), **self._sticky, "tls": tls}
+
+    def _certificates(self) -> Tls | None:
+        if self._tls is None:
+            return None
+        return self._router.tls() if self._tls == KEPT_TLS else read_tls(self._tls)
 
     def _apply(self, desired: Desired) -> None:
         self._folder.write(desired)
@@ -499,7 +515,8 @@ class LocalTarget:
 
     def _url(self, desired: Desired) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{desired.port}" if desired.port else ""
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://{host}:{desired.port}" if desired.port else ""
 
     def _not_deployed(self, desired: Desired, version: str, role: str) -> ServiceError:
         held = ", ".join(sorted(desired.versions)) or "none"
