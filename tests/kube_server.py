@@ -56,6 +56,7 @@ class FakeCluster:
         unpullable: images that the registry does not have.
         gateway: whether the Gateway accepts routes; or its objection.
         answer: what a version's Service says to a POST: called with the Service's name and the body.
+        no_parts: whether its Gateway API is older than the parts of a mirror, and drops them.
         lost: routes that named a Service without a ready workload.
     """
 
@@ -70,6 +71,7 @@ class FakeCluster:
         self.unpullable: set[str] = set()
         self.gateway: bool | str = True
         self.answer: Callable[[str, bytes], tuple[int, bytes]] = lambda _s, _b: (200, b'{"predictions": [1.0]}')
+        self.no_parts = False
         self.lost: list[str] = []
         self.shares: list[dict[str, int]] = []
         self.lock = threading.RLock()
@@ -225,6 +227,10 @@ class FakeCluster:
         one = copy.deepcopy(one)
         if one["kind"] == "Service":
             one["spec"].setdefault("clusterIP", "10.0.0.1")
+        if one["kind"] == "HTTPRoute" and self.no_parts:
+            for rule in one["spec"]["rules"]:
+                for copies in rule.get("filters", []):
+                    copies["requestMirror"].pop("percent", None)
         if one["kind"] == "Deployment":
             one["spec"].setdefault("minReadySeconds", 0)
             one["spec"].setdefault("replicas", 1)

@@ -189,12 +189,14 @@ class Cluster:
         """
         if desired.live is None:
             return
-        body = self._manifests.route(desired.live, desired.canary, desired.share, desired.revision)
+        live, canary = desired.live, desired.canary
+        body = self._manifests.route(live, canary, desired.share, desired.revision, mirror=desired.mirror)
         current = self._owned(body)
         if current is not None:
             _check_revision(current, desired)
             body["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
         applied = self._apply(body, owned=True)
+        self._check_mirror(applied, body, wanted=bool(desired.mirror))
         ends, said = time.monotonic() + self._settings.route_timeout_s, ""
         while True:
             accepted, said = route_report(applied)
@@ -214,6 +216,19 @@ class Cluster:
                 raise Overtaken
             _check_revision(found, desired)
             applied = found
+
+    def _check_mirror(self, applied: Object, body: Object, *, wanted: bool) -> None:
+        """An API server drops fields that it does not know: without its part a mirror would copy everything."""
+        kept, meant = _mirrors(applied), _mirrors(body)
+        if kept != meant or (wanted and not meant):
+            raise ServiceError(
+                "requests can not be copied as they should be",
+                where=f"HTTPRoute {self._settings.namespace}/{self._names.name}",
+                why="The template of the route has no RequestMirror filter."
+                if not meant
+                else f"The cluster's Gateway API keeps of {meant[0]} only {kept[0] if kept else 'nothing'}.",
+                remedy="install Gateway API 1.3 or later, or let canary.shadow.percent be 100",
+            )
 
     def routed(self) -> bool:
         """Whether a Gateway has accepted the route as it is."""
@@ -344,6 +359,11 @@ def _reference(one: Object) -> str:
 
 def _labels(one: Object) -> dict[str, str]:
     return one["metadata"].get("labels") or {}
+
+
+def _mirrors(route: Object) -> list[Object]:
+    filters = [one for rule in route["spec"].get("rules", []) for one in rule.get("filters") or []]
+    return [one["requestMirror"] for one in filters if one.get("type") == "RequestMirror"]
 
 
 def _check_revision(route: Object, desired: ClusterDesired) -> None:

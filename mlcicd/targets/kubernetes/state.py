@@ -40,9 +40,11 @@ class ClusterDesired(Desired):
 
     @property
     def routed(self) -> set[str]:
-        """Versions that have traffic."""
+        """Versions that have traffic, or copies of it."""
         with_traffic = {self.live} if self.share < 1 else set()
-        return {version for version in (*with_traffic, self.canary if self.share > 0 else None) if version}
+        return {
+            version for version in (*with_traffic, self.canary if self.share > 0 or self.mirror else None) if version
+        }
 
 
 class Inventory(BaseModel):

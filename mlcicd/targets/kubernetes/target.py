@@ -176,9 +176,33 @@ class KubernetesTarget:
                 raise ServiceError("nothing is live yet", where=self.environment, remedy="promote a version first")
             if before.canary != version:
                 raise self._not_deployed(before, version, "as a canary")
-            return before.having(share=share)
+            # Whoever has traffic of its own needs no copies.
+            return before.having(share=share, mirror=None if share > 0 else before.mirror)
 
         self._switch(shared)
+
+    def set_mirror(self, version: str, fraction: float) -> None:
+        """Copies a fraction (0 to 1) of the requests to the canary, whose answers to them nobody sees; 0 ends it.
+
+        Raises:
+            ConfigError: the fraction is not a number from 0 to 1.
+            ServiceError: the version is not deployed as a canary, nothing is live, the canary has traffic, or the
+                Gateway can not do it; nothing is copied then.
+        """
+        fraction = checked_share(fraction)
+
+        def mirrored(before: ClusterDesired) -> ClusterDesired:
+            if fraction == 0 and (before.canary != version or not before.mirror):
+                return before
+            if before.live is None or before.canary != version:
+                raise self._not_deployed(before, version, "as a canary beside a live version")
+            if before.share > 0 and fraction > 0:
+                raise ServiceError(
+                    f"version {version} has {before.share:.1%} of the traffic already", where=self.environment
+                )
+            return before.having(mirror=fraction or None)
+
+        self._switch(mirrored)
 
     def promote(self, version: str) -> None:
         """Makes a deployed version live; the one that was live stays warm.
@@ -283,6 +307,14 @@ class KubernetesTarget:
             where="canary.source",
             remedy="set `canary.source: prometheus`; docs/kubernetes.md has an example",
         )
+
+    def mirror_counters(self) -> Mapping[str, Counters]:
+        """Copies are counted by the canary's own server, and read from Prometheus with everything else.
+
+        Raises:
+            ConfigError: always.
+        """
+        return self.counters()
 
     def failure(self, version: str) -> str:
         """What the version's model raises most often, from the logs of its pods; empty when nothing is known."""
