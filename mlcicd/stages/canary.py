@@ -25,7 +25,7 @@ from mlcicd.rollout.state import Phase, RolloutState
 from mlcicd.rollout.store import Store
 from mlcicd.stages.approve import refuse_revoked
 from mlcicd.stages.canary_ground import (
-    RegistryLedger,
+    TaggingLedger,
     TargetTraffic,
     WindowFile,
     judge_spec,
@@ -149,7 +149,7 @@ class _Job:
             store,
             TargetTraffic(target),
             self._counted,
-            RegistryLedger(record, registry, where, candidate, champion),
+            TaggingLedger(record, registry, where, candidate, champion),
             journal=WindowFile(project).add,
             cohorts=cohorts_of(project),
             explain=self._explain,

@@ -174,19 +174,9 @@ class TargetTraffic:
 
 
 class RegistryLedger:
-    """The model registry, as a rollout sees it. In production the champion alias follows the traffic, and in every
-    environment a git tag says which version has it, where `register.git_tags` asks for them.
+    """The model registry, as a rollout sees it. In production the champion alias follows the traffic."""
 
-    Args:
-        champion: the version that the candidate is compared with, which has the traffic again when it is withdrawn.
-    """
-
-    def __init__(
-        self, record: Record, registry: Registry, where: Place, candidate: RegisteredVersion, champion: str
-    ) -> None:
-        project = record.project
-        self._record = record
-        self._champion = champion
+    def __init__(self, project: Project, registry: Registry, where: Place, candidate: RegisteredVersion) -> None:
         self._rules = project.config.register_
         self._registry = registry
         self._where = where
@@ -205,7 +195,6 @@ class RegistryLedger:
                 reason=f"promoted by the canary in {self._where.name}",
                 origin=self._origin,
             )
-        self._tag(version)
 
     def withdrawn(self, version: str, reason: str) -> None:
         rules, name = self._rules, self._candidate.name
@@ -220,10 +209,33 @@ class RegistryLedger:
                 reason=f"taken back in {self._where.name}: {reason}",
             )
         self.taken_back(version, "rollback", reason)
-        self._tag(self._champion)
 
     def taken_back(self, version: str, outcome: str, reason: str) -> None:
         self._registry.tag_version(self._candidate.name, version, {f"{TAG}canary": f"{outcome}: {reason}"})
+
+
+class TaggingLedger(RegistryLedger):
+    """The same where there is a clone of the project's repository: in every environment a git tag says which version
+    has the traffic, where `register.git_tags` asks for them.
+
+    Args:
+        champion: the version that the candidate is compared with, which has the traffic again when it is withdrawn.
+    """
+
+    def __init__(
+        self, record: Record, registry: Registry, where: Place, candidate: RegisteredVersion, champion: str
+    ) -> None:
+        super().__init__(record.project, registry, where, candidate)
+        self._record = record
+        self._champion = champion
+
+    def promoted(self, version: str) -> None:
+        super().promoted(version)
+        self._tag(version)
+
+    def withdrawn(self, version: str, reason: str) -> None:
+        super().withdrawn(version, reason)
+        self._tag(self._champion)
 
     def _tag(self, version: str) -> None:
         tag_stage(self._record, self._where.name, lambda: self._registry.version(self._candidate.name, version))
