@@ -85,7 +85,8 @@ class ProcessStatus:
 
 @dataclass(frozen=True)
 class TargetStatus:
-    """What a target was asked for, and what of it runs."""
+    """What a target was asked for, and what of it runs. `notices`: what the configuration asks for that is not in
+    force, and what to do about it."""
 
     environment: str
     url: str
@@ -94,6 +95,7 @@ class TargetStatus:
     previous: str | None
     share: float
     processes: tuple[ProcessStatus, ...] = field(default_factory=tuple)
+    notices: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -170,6 +172,18 @@ class Mirroring(Protocol):
     def mirror_counters(self) -> Mapping[str, Counters]:
         """What was counted of the copies, by version; empty where nothing was ever mirrored. They are not in
         :meth:`Target.counters`."""
+
+
+@runtime_checkable
+class Reloading(Protocol):
+    """A target that can give servers which run already what the configuration has come to ask of them."""
+
+    def reload(self) -> None:
+        """Starts servers of all versions with today's settings, sends the traffic to them, then ends the old ones.
+
+        Raises:
+            CommandFailed, ServiceError: they do not start; the old ones go on serving.
+        """
 
 
 @runtime_checkable

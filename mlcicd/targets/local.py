@@ -277,6 +277,32 @@ class LocalTarget:
         with self._locked() as desired:
             self._converge(desired)
 
+    def reload(self) -> None:
+        """Starts servers of all versions with these settings beside those that run, gives them the traffic, and ends
+        the others when they have answered what they had; the router moves to the configured port.
+
+        No request is lost, but where the router itself has to start again: for another port, for TLS where there was
+        none, or the other way round.
+
+        Raises:
+            CommandFailed, ServiceError: they do not start; what ran before goes on.
+        """
+        with self._locked() as before:
+            if not before.versions:
+                return
+            anew = {name: held.model_copy(update={"launch": held.launch + 1}) for name, held in before.versions.items()}
+            after = before.having(versions=anew)
+            if self._port:
+                after = after.model_copy(update={"port": self._port})
+            self._folder.write(after)
+            try:
+                self._converge(after)
+            except MlcicdError:
+                self._folder.write(before)
+                self._converge(before)
+                raise
+            self._watchdog.retell(self._arguments())
+
     def heal(self, still: Callable[[], bool]) -> None:
         """What :meth:`reconcile` does, for the supervisor, which does not look after itself.
 
@@ -326,7 +352,21 @@ class LocalTarget:
             previous=desired.previous,
             share=desired.share,
             processes=tuple(processes),
+            notices=self._notices(desired),
         )
+
+    def _notices(self, desired: Desired) -> tuple[str, ...]:
+        if not desired.versions:
+            return ()
+        found = []
+        if self._port not in (0, desired.port):
+            found.append(f"it listens on port {desired.port}, and not on {self._port}: `mlcicd reload` moves it")
+        slots = self._servers.slots(desired.versions.values())
+        outdated = sorted({slot.deployed.version for slot in slots if self._servers.outdated(slot)})
+        if outdated:
+            which = f"version {', '.join(outdated)}"
+            found.append(f"the servers of {which} were started with other settings: `mlcicd reload` renews them")
+        return tuple(found)
 
     def wanted(self) -> dict[str, Process | None]:
         """The processes that should run, by what they are in words; None for one that does not."""
@@ -413,7 +453,8 @@ class LocalTarget:
 
     def _arguments(self) -> dict[str, Any]:
         """What makes a target like this one, but for the folder; for processes beside it."""
-        own = {"environment": self.environment, "port": self._port, "host": self._host, "supervise": self._supervise}
+        # The port is that of the state: whoever comes later moves nothing.
+        own = {"environment": self.environment, "port": 0, "host": self._host, "supervise": self._supervise}
         # The files of a CI job's secrets go with the job; what was read of them is kept for whoever comes later.
         tls = None if self._tls is None else KEPT_TLS
         return {**own, **asdict(self._settings), **self._sticky, "tls": tls}
