@@ -206,6 +206,26 @@ def checked_share(share: float) -> float:
     return float(share)
 
 
+def way_back(live: str | None, previous: str | None, *, rolled_back: bool, environment: str) -> str:
+    """The version that a rollback makes live: the previous one, or the live one where it was done already.
+
+    Args:
+        rolled_back: whether the live version is live by a rollback, which a repeated one must not undo.
+
+    Raises:
+        ServiceError: there is no previous version.
+    """
+    if previous is not None:
+        return previous
+    if rolled_back and live is not None:
+        return live
+    raise ServiceError(
+        "there is no previous version to go back to",
+        where=environment,
+        remedy="deploy and promote the version you want from the registry",
+    )
+
+
 def _entry_points() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 

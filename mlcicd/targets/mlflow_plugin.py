@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import ConfigError, InputError, ServiceError
 from mlcicd.core.files import locked, write_atomic
-from mlcicd.targets.base import Counters, ModelVersion, ProcessStatus, TargetStatus, checked_share
+from mlcicd.targets.base import Counters, ModelVersion, ProcessStatus, TargetStatus, checked_share, way_back
 from mlcicd.targets.kubernetes.names import dns_label
 from mlcicd.targets.mlflow_bridge import Bridge
 
@@ -162,17 +162,14 @@ class MlflowTarget:
             ServiceError: there is no previous version, or the plug-in refused.
         """
         with self._locked() as desired:
-            if desired.previous is None and desired.rolled_back and desired.live is not None:
+            goal = way_back(
+                desired.live, desired.previous, rolled_back=desired.rolled_back, environment=self.environment
+            )
+            if goal == desired.live:
                 self._apply(desired)
-                return desired.live
-            if desired.previous is None:
-                raise ServiceError(
-                    "there is no previous version to go back to",
-                    where=self.environment,
-                    remedy="deploy and promote the version you want from the registry",
-                )
-            self._apply(desired.having(live=desired.previous, previous=None, canary=None, rolled_back=True))
-            return desired.previous
+            else:
+                self._apply(desired.having(live=goal, previous=None, canary=None, rolled_back=True))
+            return goal
 
     def abort(self) -> None:
         """Removes the deployment of a version under test; nothing without one."""
