@@ -386,7 +386,7 @@ class Estimator:
         found = paired(drawn.estimates, drawn.draws, "order statistics, drawn jointly", few)
         if drawn.difference is not None:
             gap = drawn.estimates[0] - drawn.estimates[1]
-            found = replace(found, difference=Draws(gap, drawn.difference, min(few, drawn.told_by)))
+            found = replace(found, difference=Draws(gap, drawn.difference, few))
         if min(self._beyond(e, q, level) for e, q in zip(errors, drawn.estimates, strict=True)) < 5:
             # The quantile may lie beyond the largest error seen.
             return unknown(found, 0.0, math.inf)
