@@ -75,7 +75,7 @@ def evaluate(
     ground = Ground(registry, holdout, y, candidate, both[0], known, both[1], rows.weight, rows.structure)
     gate_checks = further_gates(record, [at_line(record, check) for check in checks], ground)
     record.checks += gate_checks
-    add_insight(record, holdout, column_values, y, *both)
+    add_insight(record, holdout, column_values, y, *both, rows)
     record.figure(*curve_figures(project.config.model.task, y, *both, sample_weight=rows.weight, results=results))
     # Evidence that is in order is no gate: where nothing was judged, nothing was passed.
     judged = conclude(gate_checks)
