@@ -8,7 +8,7 @@ from datetime import date, datetime
 from fractions import Fraction
 
 from mlcicd.core.verdict import Check, CheckStatus
-from mlcicd.data.conditions import RowRule, Rules, UniqueRule, kind_of
+from mlcicd.data.conditions import RowRule, Rules, UniqueRule, kind_of, percent
 from mlcicd.data.schema import Bound, Column, Member, TableSchema
 from mlcicd.data.source import Source, literal, quote
 
@@ -97,7 +97,7 @@ class ColumnRules:
             of=self.identifier,
             valid=valid,
             allowed=1 - Fraction(str(mostly)),
-            required=required + (f", for at least {mostly:.6%} of values" if mostly < 1 else ""),
+            required=required + (f", for at least {percent(mostly)} of values" if mostly < 1 else ""),
             violation=violation,
             severity=self.column.severity,
             remedy=f"correct {self.name!r} where the data is made, or widen the rule if this is normal",
@@ -114,7 +114,7 @@ class ColumnRules:
             applies="TRUE",
             valid=present,
             allowed=Fraction(str(share)),
-            required=f"at most {share:.6%} missing" if share else "no missing values",
+            required=f"at most {percent(share)} missing" if share else "no missing values",
             violation="missing values",
             severity=self.column.severity,
             remedy=f"find out why {self.name!r} is missing, or raise `nulls` in the schema if this is normal",

@@ -36,6 +36,11 @@ def kind_of(engine_type: str) -> str:
     return named.get(base, "string")
 
 
+def percent(share: float) -> str:
+    """A share as it was asked for: `1%`, not `1.0000%`."""
+    return f"{100 * share:.10g}%"
+
+
 @dataclass(frozen=True)
 class RowRule:
     """A condition that rows must meet.
