@@ -15,6 +15,7 @@ import pytest
 from support import git
 
 from mlcicd.core.verdict import Status, Verdict
+from mlcicd.rollout.labels import read_promotion
 from mlcicd.rollout.state import Phase, RolloutState
 from mlcicd.rollout.store import FileCell
 from mlcicd.stages import approve, canary, deploy, evaluate, history, register, train, validate_data
@@ -363,7 +364,8 @@ def test_outcomes_that_come_late_gate_the_promotion_and_take_it_back_afterwards(
     assert registry.version("tiny", "2").tags["mlcicd.canary"].startswith("rollback: missed")
     assert _stage_tags(waiting)["tiny#production#2"] == "tiny v1.0.0, version 1"
     assert git(waiting, "rev-parse", "tiny#production#2^{commit}").strip() == _commit_of(waiting, "1")
-    # The evidence repeats the decision.
+    # The evidence repeats the decision, of which the time of the promotion is a part.
+    assert read_promotion(waiting / ".mlcicd/evidence/canary-windows.jsonl") == promoted.promoted
     result = _mlcicd(waiting, "replay", "--windows", ".mlcicd/evidence/canary-windows.jsonl")
     assert "rollback at window" in result.communicate(timeout=60)[0]
 
