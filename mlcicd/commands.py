@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mlcicd.cli import canary_group, cli, data_group
-from mlcicd.commands_shared import FOLDER, JSON, NAMESPACE, plainly
+from mlcicd.commands_shared import FOLDER, JSON, NAMESPACE, PROFILE, plainly
 
 
 @cli.command("init")
@@ -81,6 +81,30 @@ def stop(working_directory: Path, environment: str) -> None:
     for name in [environment] if environment else project.config.deploy.environments:
         place(project, name).target.stop()
         click.echo(f"stopped {name}")
+
+
+@cli.command("reload")
+@FOLDER
+@PROFILE
+@click.option("--environment", default="", help="Environment of deploy.environments; the last one when empty.")
+@plainly
+def reload(working_directory: Path, profile: str, environment: str) -> None:
+    """Give servers that run the token, log, limits and port of today's mlcicd.yaml, and lose no request."""
+    from mlcicd.config import load_project
+    from mlcicd.core.errors import ConfigError
+    from mlcicd.stages.places import place
+    from mlcicd.targets.base import Reloading
+
+    where = place(load_project(working_directory, profile=profile), environment)
+    if not isinstance(where.target, Reloading):
+        raise ConfigError(
+            f"the target {where.settings.target!r} can not give new settings to servers that run",
+            where=f"deploy.environments.{where.name}",
+            remedy="deploy again, or have the platform do it",
+        )
+    where.target.reload()
+    status = where.target.status()
+    click.echo(f"renewed {where.name}: {status.url}" if status.processes else f"nothing is deployed in {where.name}")
 
 
 _CONFIG = click.option(

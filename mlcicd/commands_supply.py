@@ -13,6 +13,7 @@ from mlcicd.commands_shared import FOLDER, plainly
 
 if TYPE_CHECKING:
     from mlcicd.stages.supply_signing import Signers
+    from mlcicd.supply_chain.keyless import Identity
 
 
 @cli.command("scan")
@@ -49,6 +50,7 @@ def scan(model: Path, policy: str, as_json: bool) -> None:
 @click.option("--key", type=click.Path(path_type=Path), help="The signer's public key (PEM).")
 @click.option("--identity", default="", help="The signer's keyless identity, with --issuer, instead of a key.")
 @click.option("--issuer", default="", help="Who vouches for the identity.")
+@click.option("--repository", default="", help="Repository whose workflow ran; any when left out.")
 @click.option(
     "--trusted-root",
     type=click.Path(path_type=Path),
@@ -68,17 +70,19 @@ def verify(
     key: Path | None,
     identity: str,
     issuer: str,
+    repository: str,
     trusted_root: Path | None,
     fetch: Path | None,
 ) -> None:
     """Verify who signed a model and its verdicts, and that no byte has changed; with --model, without a network."""
     from mlcicd.core.errors import ConfigError
+    from mlcicd.supply_chain.keyless import Identity
 
     keyless = bool(identity and issuer)
-    by_name = (model, evidence, key, identity, issuer, trusted_root) == (None, None, None, "", "", None)
-    half = bool(identity) != bool(issuer) or (trusted_root is not None and not keyless)
+    by_name = not any((model, evidence, key, identity, issuer, repository, trusted_root))
+    half = bool(identity) != bool(issuer) or bool((trusted_root or repository) and not keyless)
     if model is not None and evidence is not None and keyless != (key is not None) and not half and fetch is None:
-        signers = _named_signers(key, identity, issuer, trusted_root)
+        signers = _named_signers(key, Identity(identity, issuer, repository=repository), trusted_root)
         _verify_offline(model, evidence, signers)
     elif model_version and by_name:
         _verify_version(working_directory, model_version, fetch)
@@ -90,17 +94,17 @@ def verify(
         )
 
 
-def _named_signers(key: Path | None, identity: str, issuer: str, trusted_root: Path | None) -> Signers:
+def _named_signers(key: Path | None, identity: Identity, trusted_root: Path | None) -> Signers:
     """The one signer that the options name."""
     from mlcicd.stages.supply_signing import Signers
-    from mlcicd.supply_chain.keyless import Identity, embedded_root, read_root
+    from mlcicd.supply_chain.keyless import embedded_root, read_root
     from mlcicd.supply_chain.signing import read_public_key
 
     if key is not None:
         public = read_public_key(_content(key).decode("utf-8", "replace"), where=str(key), signer=key.name)
         return Signers({public.keyid: public}, (), embedded_root)
     root = embedded_root() if trusted_root is None else read_root(_content(trusted_root), where=str(trusted_root))
-    return Signers({}, (Identity(identity, issuer),), lambda: root)
+    return Signers({}, (identity,), lambda: root)
 
 
 def _content(path: Path) -> bytes:

@@ -19,8 +19,10 @@ from mlcicd.rollout.sources.file import read_file
 from mlcicd.rollout.state import Phase, Plan, RolloutState
 from mlcicd.rollout.store import FileCell, Store, TagCell
 from mlcicd.rollout.traffic import Weights
+from mlcicd.stages.git_tags import tag_stage
 from mlcicd.stages.lineage import origin_of
 from mlcicd.stages.places import Place, state_folder
+from mlcicd.stages.record import Record
 from mlcicd.targets.base import Attended, Target, TargetStatus
 
 WINDOWS_FILE = Path("evidence") / "canary-windows.jsonl"
@@ -182,18 +184,17 @@ class RegistryLedger:
         self._origin = origin_of(project.environ)
 
     def promoted(self, version: str) -> None:
-        if not self._where.production:
-            return
-        promote(
-            self._registry,
-            self._candidate.name,
-            version,
-            champion_alias=self._rules.champion_alias,
-            previous_alias=self._rules.previous_alias,
-            expected_champion=self._candidate.tags.get(f"{TAG}measured_against", ""),
-            reason=f"promoted by the canary in {self._where.name}",
-            origin=self._origin,
-        )
+        if self._where.production:
+            promote(
+                self._registry,
+                self._candidate.name,
+                version,
+                champion_alias=self._rules.champion_alias,
+                previous_alias=self._rules.previous_alias,
+                expected_champion=self._candidate.tags.get(f"{TAG}measured_against", ""),
+                reason=f"promoted by the canary in {self._where.name}",
+                origin=self._origin,
+            )
 
     def withdrawn(self, version: str, reason: str) -> None:
         rules, name = self._rules, self._candidate.name
@@ -211,6 +212,33 @@ class RegistryLedger:
 
     def taken_back(self, version: str, outcome: str, reason: str) -> None:
         self._registry.tag_version(self._candidate.name, version, {f"{TAG}canary": f"{outcome}: {reason}"})
+
+
+class TaggingLedger(RegistryLedger):
+    """The same where there is a clone of the project's repository: in every environment a git tag says which version
+    has the traffic, where `register.git_tags` asks for them.
+
+    Args:
+        champion: the version that the candidate is compared with, which has the traffic again when it is withdrawn.
+    """
+
+    def __init__(
+        self, record: Record, registry: Registry, where: Place, candidate: RegisteredVersion, champion: str
+    ) -> None:
+        super().__init__(record.project, registry, where, candidate)
+        self._record = record
+        self._champion = champion
+
+    def promoted(self, version: str) -> None:
+        super().promoted(version)
+        self._tag(version)
+
+    def withdrawn(self, version: str, reason: str) -> None:
+        super().withdrawn(version, reason)
+        self._tag(self._champion)
+
+    def _tag(self, version: str) -> None:
+        tag_stage(self._record, self._where.name, lambda: self._registry.version(self._candidate.name, version))
 
 
 class WindowFile:

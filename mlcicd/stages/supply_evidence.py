@@ -10,7 +10,7 @@ from typing import Any
 import mlcicd
 from mlcicd.config import Project
 from mlcicd.core.digests import digest_bytes, digest_file, digest_tree
-from mlcicd.core.errors import InputError
+from mlcicd.core.errors import InputError, redact
 from mlcicd.core.verdict import Verdict
 from mlcicd.registry import Registry
 from mlcicd.report.markup import clean, code, prose
@@ -115,7 +115,8 @@ def _facts(project: Project, evaluation: Verdict) -> Facts:
         model=project.config.model.name,
         parameters={
             "config": project.digest,
-            "command": project.config.train.run,
+            # What stands in it may be a secret that `${NAME}` has put there, and it is written where many read.
+            "command": redact(project.config.train.run),
             "source": f"{server}/{repository}" if repository else "",
         },
         materials={f"{s.kind}/{s.name}": s.digest for s in evaluation.subjects if s.kind in ("data", "environment")},

@@ -75,7 +75,7 @@ def signers_of(project: Project) -> Signers:
     keys, identities = {}, []
     for signer in rules.policy.signers:
         if signer.identity:
-            identities.append(Identity(signer.identity, signer.issuer, signer.name))
+            identities.append(Identity(signer.identity, signer.issuer, signer.name, signer.repository))
             continue
         pem = signer.key
         if not pem.lstrip().startswith("-----BEGIN"):
@@ -204,7 +204,7 @@ def _holds(bundle: str, payload: bytes, allowed: tuple[Identity, ...], root: Roo
 def _whose(project: Project, identity: Identity, allowed: tuple[Identity, ...], documents: int) -> Check:
     """Who signed; a warning where the policy names identities, and this is none of them."""
     name, said = "keyless signature", f"{documents} documents signed by {identity}"
-    if not allowed or any((i.identity, i.issuer) == (identity.identity, identity.issuer) for i in allowed):
+    if not allowed or any(asked.covers(identity) for asked in allowed):
         return Check(name=name, status=CheckStatus.PASSED, observed=said)
     return Check(
         name=name,
@@ -247,7 +247,7 @@ def verify_version(registry: Registry, version: RegisteredVersion, signers: Sign
         return None if text is None else text.encode()
 
     documents = {name: content for name in SIGNED if (content := stored(name)) is not None}
-    return verify_signatures(stored, documents, signers, model=None, tree=version.digest)
+    return verify_signatures(stored, documents, signers, model=None, tree=version.digest, name=version.name)
 
 
 def verify_signatures(
@@ -257,6 +257,7 @@ def verify_signatures(
     *,
     model: Path | None,
     tree: str,
+    name: str = "",
 ) -> tuple[str, int]:
     """The signer of a model and its documents, and how many subjects were signed; one signature that holds is enough.
 
@@ -265,18 +266,19 @@ def verify_signatures(
         documents: name to bytes of all that stands beside it.
         model: the model's folder; None when only its digest is at hand.
         tree: the digest that the registry knows the model by; empty to take the folder's own.
+        name: the registered model; any when empty.
 
     Raises:
         InputError: none of them has signed it, or the signature does not hold.
     """
     refused: list[InputError] = []
-    for name, verified in signers.kinds():
-        content = stored(name)
+    for file, verified in signers.kinds():
+        content = stored(file)
         if content is None:
             continue
         try:
             payload, signer = verified(content)
-            return signer, check_statement(payload, model=model, tree=tree, documents=documents)
+            return signer, check_statement(payload, model=model, tree=tree, documents=documents, name=name)
         except InputError as error:
             refused.append(error)
     if refused:

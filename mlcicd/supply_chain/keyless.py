@@ -22,6 +22,7 @@ from mlcicd.supply_chain.signing import MAX_ENVELOPE, PAYLOAD_TYPE, bad_signatur
 
 # OIDs of Fulcio's certificates: https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md
 _ISSUER, _ISSUER_AS_TEXT = "1.3.6.1.4.1.57264.1.8", "1.3.6.1.4.1.57264.1.1"
+_REPOSITORY = "1.3.6.1.4.1.57264.1.12"
 _PRODUCTION = "https://tuf-repo-cdn.sigstore.dev"
 # Certificate, log and timestamp, each some seconds on a bad day; the package itself waits for ever.
 _SECONDS = 180.0
@@ -30,14 +31,25 @@ _SECONDS = 180.0
 @dataclass(frozen=True)
 class Identity:
     """Whom a certificate was issued for: its subject's name, and who vouched for that. `signer` is what the policy
-    calls it."""
+    calls it.
+
+    Args:
+        repository: address of the repository whose workflow ran. A reusable workflow has one name, whoever calls it.
+    """
 
     identity: str
     issuer: str
     signer: str = ""
+    repository: str = ""
 
     def __str__(self) -> str:
-        return f"{self.identity} (by {self.issuer})"
+        of = f" in {self.repository}" if self.repository else ""
+        return f"{self.identity}{of} (by {self.issuer})"
+
+    def covers(self, found: Identity) -> bool:
+        """Whether a certificate's identity is this one; of any repository where this names none."""
+        same = (self.identity, self.issuer) == (found.identity, found.issuer)
+        return same and self.repository in ("", found.repository)
 
 
 @dataclass(frozen=True)
@@ -155,33 +167,32 @@ class _Asked:
         self.found: Identity | None = None
 
     def verify(self, cert: Any) -> None:
-        names, issuers = _names_of(cert)
-        pairs = [Identity(name, issuer) for name in names for issuer in issuers]
-        if len(pairs) != 1:
-            raise bad_signature("its certificate does not name one identity and one issuer")
+        found = _identity_of(cert)
         if self._identities is None:
-            self.found = pairs[0]
+            self.found = found
             return
-        for asked in self._identities:
-            if (asked.identity, asked.issuer) == (pairs[0].identity, pairs[0].issuer):
-                self.found = asked
-                return
-        raise bad_signature(f"no trusted identity signed it (it is signed by {pairs[0]})")
+        self.found = next((asked for asked in self._identities if asked.covers(found)), None)
+        if self.found is None:
+            raise bad_signature(f"no trusted identity signed it (it is signed by {found})")
 
 
-def _names_of(cert: Any) -> tuple[set[str], set[str]]:
-    """What a certificate of Fulcio says of its subject and of who vouched for it."""
+def _identity_of(cert: Any) -> Identity:
+    """What a certificate of Fulcio says of its subject and of who vouched for it.
+
+    Raises:
+        InputError: it does not name one of each.
+    """
     from cryptography.hazmat import asn1
-    from cryptography.x509 import ObjectIdentifier, SubjectAlternativeName
+    from cryptography.x509 import SubjectAlternativeName
 
     names = {str(name.value) for name in cert.extensions.get_extension_for_class(SubjectAlternativeName).value}
-    issuers = set()
-    for extension in cert.extensions:
-        if extension.oid == ObjectIdentifier(_ISSUER):
-            issuers.add(asn1.decode_der(str, extension.value.value))
-        elif extension.oid == ObjectIdentifier(_ISSUER_AS_TEXT):
-            issuers.add(extension.value.value.decode())
-    return names, issuers
+    held = {extension.oid.dotted_string: extension.value for extension in cert.extensions}
+    issuers = {held[_ISSUER_AS_TEXT].value.decode()} if _ISSUER_AS_TEXT in held else set()
+    issuers |= {asn1.decode_der(str, held[_ISSUER].value)} if _ISSUER in held else set()
+    if len(names) != 1 or len(issuers) != 1:
+        raise bad_signature("its certificate does not name one identity and one issuer")
+    repository = asn1.decode_der(str, held[_REPOSITORY].value) if _REPOSITORY in held else ""
+    return Identity(names.pop(), issuers.pop(), repository=repository)
 
 
 def _verified(bundle: bytes, root: Root, asked: _Asked) -> tuple[bytes, Identity]:

@@ -105,8 +105,16 @@ class Signer(_Strict):
         description="Keyless: who vouches for the identity; on GitHub `https://token.actions.githubusercontent.com`.",
     )
 
+    repository: str = Field(
+        "",
+        description="Keyless: address of the repository whose workflow runs (`https://github.com/OWNER/REPOSITORY`). "
+        "Needed where `identity` is a reusable workflow, whose name is the same in whatever repository it is called.",
+    )
+
     @model_validator(mode="after")
     def _one_of_both(self) -> Signer:
+        if self.repository and not self.identity:
+            raise ValueError("repository goes with an identity")
         if bool(self.key) == bool(self.identity) or bool(self.identity) != bool(self.issuer):
             raise ValueError("a signer has a key, or an identity and its issuer")
         return self

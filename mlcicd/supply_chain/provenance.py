@@ -82,10 +82,13 @@ def statement(model: Path, documents: Mapping[str, bytes], facts: Facts) -> byte
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def check_statement(payload: bytes, *, model: Path | None, tree: str, documents: Mapping[str, bytes]) -> int:
+def check_statement(
+    payload: bytes, *, model: Path | None, tree: str, documents: Mapping[str, bytes], name: str = ""
+) -> int:
     """Whether a verified statement is about these very bytes; gives the number of its subjects.
 
     Args:
+        name: the registered model that it must be about; a signer may sign several. Any when empty.
         model: the model directory; None when only its digest is at hand.
         tree: the digest that the registry knows the model by; empty to take the directory's own.
         documents: name to bytes; each that the statement names must be here, and the other way round.
@@ -97,6 +100,8 @@ def check_statement(payload: bytes, *, model: Path | None, tree: str, documents:
     # Envelopes of earlier versions have the digest under its own name.
     whole = {name: digest for name, digest in named.items() if not name.startswith((_MODEL, _VERDICT))}
     trees = [digest.get("sha256") or digest.get(TREE) for digest in whole.values()]
+    if name and set(whole) != {name}:
+        raise _about_else(f"it is about the model {', '.join(sorted(whole)) or 'without a name'}, not {name}")
     found = tree or (digest_tree(model) if model is not None else "")
     if len(trees) != 1 or f"sha256:{trees[0]}" != found:
         raise _about_else("the model is not the one that was signed")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -191,3 +195,30 @@ def test_what_may_not_go_there_is_not_written_and_not_let_on(root: Path, tmp_pat
     with pytest.raises(ConfigError, match="does not count requests"):
         Answers(project_at(root), "", said.append)
     assert not out.exists()
+
+
+def test_the_judge_as_a_command_needs_its_token_answers_and_ends_quietly(root: Path) -> None:
+    serve = [sys.executable, "-m", "mlcicd", "canary", "serve", "-C", str(root), "--port", "0"]
+    no_token = CliRunner().invoke(cli, ["canary", "serve", "-C", str(root), "--token-env", "JUDGE_TOKEN_NOT_SET"])
+    assert no_token.exit_code == 2 and "JUDGE_TOKEN_NOT_SET is not set" in no_token.output
+    environment = {**os.environ, "JUDGE_TOKEN": "secret-of-the-judge", "PYTHONUNBUFFERED": "1"}
+    judge = subprocess.Popen(
+        [*serve, "--token-env", "JUDGE_TOKEN"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert judge.stdout is not None
+        first = judge.stdout.readline()
+        assert "answers about production on http://127.0.0.1:" in first, first
+        url = first.split()[-1]
+        assert requests.get(f"{url}/health", timeout=60).ok
+        assert requests.get(f"{url}/v1/argo", timeout=60).status_code == 401
+        judge.send_signal(signal.SIGTERM)
+        rest, _ = judge.communicate(timeout=120)
+    finally:
+        judge.kill()
+        judge.wait()
+    assert judge.returncode == 0 and "stopped" in rest and "secret-of-the-judge" not in first + rest

@@ -82,7 +82,7 @@ def test_certificates_reach_the_target_by_their_paths_and_one_without_them_says_
     project = _project(tmp_path, f"environments: {{prod: {{target: local, tls: {TLS}}}}}")
     root = project.root
     files = {"certificate": f"{root}/tls/server.crt", "key": "/etc/server.key", "client_ca": f"{root}/tls/ca.crt"}
-    assert place(project, "").target._tls == files
+    assert place(project, "").target._endpoint.tls == files
     options = ELSEWHERE["mlflow"]
     with pytest.raises(ConfigError, match=r"can not do what deploy\.environments\.prod\.tls"):
         place(_project(tmp_path, f"environments: {{prod: {{target: mlflow, options: {options}, tls: {TLS}}}}}"), "")

@@ -30,6 +30,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 ISSUER = "https://token.actions.example"
 IDENTITY = "https://github.com/owner/models/.github/workflows/cd.yml@refs/heads/main"
+REPOSITORY = "https://github.com/owner/models"
 REQUEST_TOKEN = "plant-request-token-5c31"
 _SCT_LIST = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 _FULCIO = "1.3.6.1.4.1.57264.1."
@@ -153,7 +154,8 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)]), critical=True)
         )
-        for number, value in (("1", issuer.encode()), ("8", asn1.encode_der(issuer))):
+        named = {"1": issuer.encode(), "8": asn1.encode_der(issuer), "12": asn1.encode_der(REPOSITORY)}
+        for number, value in named.items():
             builder = builder.add_extension(
                 x509.UnrecognizedExtension(x509.ObjectIdentifier(_FULCIO + number), value), critical=False
             )

@@ -36,7 +36,7 @@ from mlcicd.supply_chain.keyless import (
 
 pytest.importorskip("sigstore")
 
-from supply_chain.sigstore_server import IDENTITY, ISSUER, REQUEST_TOKEN, Sigstore, running_sigstore
+from supply_chain.sigstore_server import IDENTITY, ISSUER, REPOSITORY, REQUEST_TOKEN, Sigstore, running_sigstore
 
 SIGNER = Identity(IDENTITY, ISSUER, "cd")
 STATEMENT = json.dumps(
@@ -82,7 +82,7 @@ def test_what_is_signed_verifies_without_a_network(sigstore: Sigstore, monkeypat
     no_network(monkeypatch)
     stranger = Identity(IDENTITY.replace("main", "feature"), ISSUER, "no")
     assert verify_keyless(bundle, [stranger, SIGNER], root) == (STATEMENT, SIGNER)
-    assert signed_by(bundle, root) == (STATEMENT, Identity(IDENTITY, ISSUER))
+    assert signed_by(bundle, root) == (STATEMENT, Identity(IDENTITY, ISSUER, repository=REPOSITORY))
 
 
 def test_any_byte_of_a_bundle(sigstore: Sigstore) -> None:
@@ -153,6 +153,15 @@ def test_somebody_else_is_refused(sigstore: Sigstore, what: str) -> None:
     with pytest.raises(InputError, match="no trusted identity signed it") as raised:
         verify_keyless(bundle_of(sigstore), [asked], root_of(sigstore))
     assert IDENTITY in str(raised.value)
+
+
+def test_a_reusable_workflow_that_another_repository_calls_is_refused(sigstore: Sigstore) -> None:
+    bundle, root = bundle_of(sigstore), root_of(sigstore)
+    ours = Identity(IDENTITY, ISSUER, "cd", REPOSITORY)
+    assert verify_keyless(bundle, [replace(ours, repository=REPOSITORY + "-fork"), ours], root)[1] == ours
+    with pytest.raises(InputError, match="no trusted identity signed it") as raised:
+        verify_keyless(bundle, [replace(ours, repository=REPOSITORY + "-fork")], root)
+    assert f"in {REPOSITORY} " in str(raised.value)
 
 
 def test_another_sigstore_is_refused(sigstore: Sigstore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,6 +304,8 @@ def test_deploy_and_verify_take_what_the_identity_of_the_policy_signed(
     assert (code, "signed by cd" in said) == (0, True), said
     code, said = run("verify", *offline, IDENTITY)
     assert (code, IDENTITY in said) == (0, True), said
+    assert run("verify", *offline, IDENTITY, "--repository", REPOSITORY)[0] == 0
+    assert run("verify", *offline, IDENTITY, "--repository", REPOSITORY + "-fork")[0] == 4
     assert run("verify", *offline, IDENTITY + "x")[0] == 4
     assert run("verify", *offline[:-1])[0] == 2
     flip(model / "MLmodel", 5)

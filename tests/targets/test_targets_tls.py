@@ -13,7 +13,8 @@ from certificates import Authority
 
 from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.targets import processes
-from mlcicd.targets.local import KEPT_TLS, LocalTarget
+from mlcicd.targets.local import LocalTarget
+from mlcicd.targets.local_world import KEPT_TLS
 from mlcicd.targets.state import StateFolder
 from mlcicd.targets.tls import Tls, held, read_tls, secrets
 
