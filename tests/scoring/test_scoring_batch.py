@@ -312,3 +312,61 @@ def test_the_parts_of_another_model_are_not_taken(place: Path, models: Path) -> 
     done = run(job(place, models / "Sums.joblib", place / "rows.parquet"), place)
     assert done.resumed_rows == 0
     assert json.loads((kept[0].parent / "model.json").read_text())["features"] == ["a", "b"]
+
+
+SPARK = {
+    "master": "local[2]",
+    "options": {
+        "spark.ui.enabled": "false",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    },
+}
+
+
+def test_on_spark_the_file_is_the_same_to_the_byte_and_a_killed_task_leaves_none(place: Path, models: Path) -> None:
+    # Two files, row groups of another length than the pieces, and an empty cell in the last row alone.
+    table = numbers(7300).assign(b=pd.array([1] * 7299 + [None], dtype="Int64"))
+    files = (place / "rows-1.parquet", place / "rows-2.parquet")
+    for file, rows in zip(files, (table[:4500], table[4500:]), strict=True):
+        pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), file, row_group_size=700)
+    base = job(place, models / "Sums.joblib", files[0])
+    types = (place / "own.py").read_text() + "\nclass Types(DiesOnce):\n    def predict(self, table):\n"
+    types += '        super().predict(table)\n        return np.full(len(table), f"{table.dtypes.tolist()}")\n'
+    (place / "own.py").write_text(types)
+    dump = "import joblib, own; joblib.dump(own.Types(), 'types.joblib')"
+    subprocess.run([sys.executable, "-c", dump], cwd=place, check=True)
+    model = place / "types.joblib"
+    rows = replace(base.rows, files=files, stamp=stamp_of(files))
+    local = replace(base, model=model, model_digest=digest_tree(model), rows=rows, batch_rows=1600)
+    on_spark = replace(local, spark=SPARK)
+    with pytest.raises(ServiceError, match="the runner ended with -9"):
+        run(on_spark, place)
+    assert written(place) == []
+    assert list((place / "state" / "predict").glob("*/*.npy")), "what was answered is kept"
+    done = run(on_spark, place)
+    assert done.rows == 7300 and 0 < done.resumed_rows < 7300
+    assert written(place) == ["out.parquet"]
+    alone = run(replace(local, output=place / "local-out.parquet"), place)
+    assert (alone.resumed_rows, alone.digest) == (0, done.digest)
+    made = pq.read_table(place / "out.parquet")
+    assert made["id"].to_pylist() == table["id"].tolist()
+    assert set(made["prediction"].to_pylist()) == {"[dtype('int64'), dtype('float64')]"}
+
+
+def test_on_spark_a_model_that_refuses_its_rows_is_quoted(place: Path, models: Path) -> None:
+    numbers().to_parquet(place / "rows.parquet", row_group_size=900)
+    work = replace(job(place, models / "Raises.joblib", place / "rows.parquet"), spark=SPARK, batch_rows=4000)
+    with pytest.raises(CommandFailed, match="ValueError: no such row"):
+        run(work, place)
+    assert written(place) == []
+
+
+def test_without_pyspark_it_is_said(place: Path, models: Path) -> None:
+    numbers(10).to_parquet(place / "rows.parquet")
+    (place / "pyspark.py").write_text("raise ImportError('none')\n")
+    work = replace(job(place, models / "Sums.joblib", place / "rows.parquet"), spark=SPARK)
+    hidden = {**os.environ, "PYTHONPATH": str(place)}
+    with pytest.raises(ServiceError, match="can not import pyspark"):
+        predict_rows(work, python=sys.executable, environ=hidden, cwd=place, state=place / "state")
