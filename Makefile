@@ -61,7 +61,7 @@ bench-evaluate: $(STAMP)
 	$(BIN)/python benchmarks/evaluate.py
 
 bench-coverage: $(STAMP)  ## How often intervals hold the truth and gates err, on simulated populations
-	$(BIN)/python benchmarks/coverage.py
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py
 
 bench-data: $(STAMP)
 	$(BIN)/python benchmarks/data.py

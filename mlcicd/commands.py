@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import click
 
 from mlcicd.cli import canary_group, cli, data_group
-from mlcicd.commands_shared import FOLDER, JSON, PROFILE, plainly
+from mlcicd.commands_shared import FOLDER, JSON, NAMESPACE, PROFILE, plainly
 
 
 @cli.command("init")
@@ -39,19 +40,27 @@ def schema(document: str) -> None:
 
 
 @data_group.command("infer")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("data")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of standard output.")
+@NAMESPACE
 @plainly
-def infer(path: Path, output: Path | None) -> None:
-    """Write a commented schema.yaml from a reference data set."""
+def infer(data: str, output: Path | None, namespace: str) -> None:
+    """Write a commented schema.yaml from a reference data set: a file, a remote file, or a table.
+
+    \b
+    mlcicd data infer data/train.parquet -o schema.yaml
+    mlcicd data infer s3://lake/flights.parquet
+    mlcicd data infer table:flights@FLIGHTS_DB   # whose URL is in the variable FLIGHTS_DB
+    """
     from mlcicd.core.errors import ConfigError
     from mlcicd.core.files import write_atomic
     from mlcicd.data.infer import infer_schema
-    from mlcicd.data.source import open_source
+    from mlcicd.stages.located import located
 
     if output is not None and output.exists():
         raise ConfigError("it is there already", where=str(output), remedy="remove it, or name another file")
-    text = infer_schema(open_source(path))
+    with located(data, os.environ, namespace=namespace) as source:
+        text = infer_schema(source)
     if output is None:
         click.echo(text, nl=False)
     else:

@@ -109,10 +109,15 @@ class CalibrationError:
     of true gaps, in the proportions of those seen, the sum that would be observed is drawn; the interval holds the
     sizes for which what was observed is no surprise.
 
+    The same true error, unevenly spread over the bins, gives a larger sum than evenly spread, as |x| is convex. What is
+    seen is more uneven than the truth, by its own noise; taken for the truth, it would make the upper end too low. So
+    the upper end takes gaps whose spread the noise's variance is taken out of; for the lower one, uneven is cautious.
+
     Attributes:
         seen: the observed sum of absolute gaps.
         sizes: (k,) true errors, ascending from 0.
-        sums: (k, draws) what would be observed, ascending in each row.
+        sums: (k, draws) what would be observed of gaps in the proportions of those seen, ascending in each row.
+        even: the same, of gaps that are as uneven as is left when their noise is taken out.
         units: as of `Draws`.
     """
 
@@ -120,17 +125,16 @@ class CalibrationError:
     seen: float
     sizes: Floats
     sums: Floats
+    even: Floats
     units: float = math.inf
 
     def interval(self, confidence: float) -> tuple[float, float]:
         tail = expanded_tail((1 - confidence) / 2, self.units)
-        most, least = (np.quantile(self.sums, level, axis=1) for level in (1 - tail, tail))
+        most, least = np.quantile(self.sums, 1 - tail, axis=1), np.quantile(self.even, tail, axis=1)
         if tail * self.sums.shape[1] < 1:
-            reach = -normal_quantile(tail) * self.sums.std(axis=1)
-            most, least = (
-                np.maximum(most, self.sums.mean(axis=1) + reach),
-                np.minimum(least, self.sums.mean(axis=1) - reach),
-            )
+            reach = -normal_quantile(tail)
+            most = np.maximum(most, self.sums.mean(axis=1) + reach * self.sums.std(axis=1))
+            least = np.minimum(least, self.even.mean(axis=1) - reach * self.even.std(axis=1))
         low = np.interp(self.seen, np.maximum.accumulate(most), self.sizes)
         # Less than a calibrated model's own chance gives is luck, and no proof of anything smaller.
         chance = float(np.median(self.sums[0]))
@@ -162,15 +166,32 @@ def calibration_error(
     estimate = debiased_ece(gap, variance, curve.weight)
     seen = float(curve.weight @ np.abs(gap))
     shape = gap / seen if seen > 0 else np.ones_like(gap)
+    evened = _evened(gap, noise.std(axis=0), curve.weight) / seen if seen > 0 else shape
 
-    def observed(size: float) -> Floats:
-        sums: Floats = np.abs(noise + size * shape) @ curve.weight
+    def observed(size: float, proportions: Floats) -> Floats:
+        sums: Floats = np.abs(noise + size * proportions) @ curve.weight
         return sums
 
-    reach = seen + 8 * float(observed(seen).std()) + 1e-12
+    reach = seen + 8 * float(observed(seen, shape).std()) + 1e-12
     sizes = np.concatenate([np.linspace(0, seen, _SIZES), np.linspace(seen, reach, _SIZES)[1:]])
-    sums = np.sort(np.stack([observed(size) for size in sizes]), axis=1)
-    return CalibrationError(estimate, seen, sizes, sums, units), observed(estimate)
+    sums, even = (np.sort(np.stack([observed(size, of) for size in sizes]), axis=1) for of in (shape, evened))
+    return CalibrationError(estimate, seen, sizes, sums, even, units), observed(estimate, shape)
+
+
+def _evened(gap: Floats, sigma: Floats, weight: Floats) -> Floats:
+    """(bins,) gaps of the same signs and mean size, whose sizes vary by as much less as their noise does.
+
+    Gaps of size |m_b| are seen with the variance of a folded normal around them: what is left of the sizes' variance is
+    that of the true ones.
+    """
+    size = np.abs(gap)
+    mean = float(weight @ size)
+    spread = float(weight @ (size - mean) ** 2)
+    sigma = np.maximum(sigma, 1e-150)
+    noise = float(weight @ (size * size + sigma * sigma - _folded(size, sigma) ** 2))
+    kept = math.sqrt(max(0.0, 1 - noise / spread)) if spread > 0 else 1.0
+    evened: Floats = np.where(gap < 0, -1.0, 1.0) * (mean + kept * (size - mean))
+    return evened
 
 
 def _gap_noise(

@@ -239,7 +239,8 @@ class Estimator:
 
     # --- means
 
-    def _loss(self, metric: Metric, view: View) -> Floats:
+    def row_losses(self, metric: Metric, view: View) -> Floats:
+        """(n,) what a metric of the family `mean` is the (weighted) mean of; the squares, of `rmse` and `r2`."""
         name, y = base_name(metric), self._p.y
         if self._p.task == "multilabel":
             return multilabel.row_score(name, y, np.asarray(view.labels))
@@ -279,7 +280,7 @@ class Estimator:
         parts = []
         for view in self._views:
             # One model after the other: a million rows of losses are memory.
-            values = self._loss(metric, view)
+            values = self.row_losses(metric, view)
             if name == "r2":
                 value, influence = losses.r2(self._p.y, values, weight)
             else:
@@ -386,7 +387,7 @@ class Estimator:
         found = paired(drawn.estimates, drawn.draws, "order statistics, drawn jointly", few)
         if drawn.difference is not None:
             gap = drawn.estimates[0] - drawn.estimates[1]
-            found = replace(found, difference=Draws(gap, drawn.difference, min(few, drawn.told_by)))
+            found = replace(found, difference=Draws(gap, drawn.difference, few))
         if min(self._beyond(e, q, level) for e, q in zip(errors, drawn.estimates, strict=True)) < 5:
             # The quantile may lie beyond the largest error seen.
             return unknown(found, 0.0, math.inf)

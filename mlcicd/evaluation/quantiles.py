@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_REACH = 2.0  # standard errors of a share on either side that its slope is taken over
+# Standard errors of a share on either side that its slope is taken over: wider, and the tail's bend counts as slope.
+_REACH = 1.5
 _FEWEST, _DISTINCT = 8, 0.8  # values there, and how many of them must differ
 
 
@@ -44,15 +45,15 @@ class Sorted:
         between: Floats = np.interp(levels, self._levels, self.values)
         return between
 
-    def slope(self, level: float, reach: float) -> tuple[float, float]:
-        """(how fast the quantile grows with its level around one, how many rows tell it); NaN where values repeat."""
+    def slope(self, level: float, reach: float) -> float:
+        """How fast the quantile grows with its level around one; NaN where values repeat."""
         low, high = max(level - reach, 0.0), min(level + reach, 1.0)
         ends = np.array([float(self.quantile(low)), float(self.quantile(high))])
         first, last = np.searchsorted(self.values, ends, side="left")
         inside = self.values[first : last + 1]
         if inside.size < _FEWEST or np.unique(inside).size < _DISTINCT * inside.size:
-            return math.nan, 0.0
-        return float(ends[1] - ends[0]) / (high - low), float(inside.size)
+            return math.nan
+        return float(ends[1] - ends[0]) / (high - low)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +64,11 @@ class DrawnQuantiles:
         estimates: of the models.
         draws: (resamples,) of each, drawn jointly.
         difference: (resamples,) draws of the difference; None of one model.
-        told_by: rows that tell how far apart quantiles of neighbouring levels are; infinite where that is not used.
     """
 
     estimates: list[float]
     draws: list[Floats]
     difference: Floats | None
-    told_by: float
 
 
 def draw_quantiles(
@@ -100,10 +99,11 @@ def draw_quantiles(
         shifts.append(drawn - drawn.mean())
     draws = [r.quantile(level + shift) for r, shift in zip(ranked, shifts, strict=True)]
     if len(errors) == 1:
-        return DrawnQuantiles(estimates, draws, None, math.inf)
+        return DrawnQuantiles(estimates, draws, None)
     slopes = [r.slope(level, _REACH * float(shift.std())) for r, shift in zip(ranked, shifts, strict=True)]
-    if any(math.isnan(slope) for slope, _ in slopes):
-        return DrawnQuantiles(estimates, draws, draws[0] - draws[1], math.inf)
-    (of_candidate, rows), (of_champion, others) = slopes
-    apart: Floats = of_candidate * shifts[0] - of_champion * shifts[1] + (estimates[0] - estimates[1])
-    return DrawnQuantiles(estimates, draws, apart, min(rows, others))
+    if any(math.isnan(slope) for slope in slopes):
+        return DrawnQuantiles(estimates, draws, draws[0] - draws[1])
+    # The draws are as wide as the share's own error; no degrees of freedom are taken off for the slope's, which errs to
+    # either side and made differences of far quantiles cover 98 % and more.
+    apart: Floats = slopes[0] * shifts[0] - slopes[1] * shifts[1] + (estimates[0] - estimates[1])
+    return DrawnQuantiles(estimates, draws, apart)

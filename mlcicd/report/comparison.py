@@ -1,7 +1,8 @@
 """Champion and candidate side by side: one row a metric, with what was asked of it and how that ended.
 
 Read from ``Verdict.details["metrics"]``, a list of objects with `name`, `candidate`, `candidate_interval`, `champion`,
-`champion_interval`, `difference`, `difference_interval` and `identical`; and from the checks of the same names.
+`champion_interval`, `difference`, `difference_interval` and `identical`; from the checks of the same names; and from
+``Verdict.details["seed_noise"]``, by metric an object with `band`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """One metric. `outcome` is that of the worst of its gates, None where nothing was asked of it."""
+    """One metric. `outcome` is that of the worst of its gates, None where nothing was asked of it.
+
+    `seed`: how far two trainings differ that differ in the seed alone, such as `±0.004`; empty where that is not known.
+    """
 
     metric: str
     champion: Estimate
@@ -41,6 +45,7 @@ class Row:
     difference: Estimate
     gate: str
     outcome: wording.Outcome | None
+    seed: str = ""
 
 
 def comparison(verdict: Verdict) -> list[Row]:
@@ -49,7 +54,9 @@ def comparison(verdict: Verdict) -> list[Row]:
     if not isinstance(metrics, list):
         return []
     known = [m for m in metrics if isinstance(m, dict) and isinstance(m.get("name"), str)]
-    rows = [_row(m, _gates(m["name"], verdict.checks)) for m in known[:_ROWS]]
+    noise = verdict.details.get("seed_noise")
+    noise = noise if isinstance(noise, dict) else {}
+    rows = [_row(m, _gates(m["name"], verdict.checks), noise.get(m["name"])) for m in known[:_ROWS]]
     return sorted(rows, key=lambda row: row.outcome is None)
 
 
@@ -66,7 +73,7 @@ def _gates(name: str, checks: Iterable[Check]) -> list[Check]:
     return [c for c in checks if not c.slice and c.name in (name, f"{name} vs champion")]
 
 
-def _row(metric: dict[str, Any], gates: Sequence[Check]) -> Row:
+def _row(metric: dict[str, Any], gates: Sequence[Check], noise: object) -> Row:
     worst = wording.ranked(gates)[0] if gates else None
     same = metric.get("identical") is True
     return Row(
@@ -76,7 +83,16 @@ def _row(metric: dict[str, Any], gates: Sequence[Check]) -> Row:
         difference=Estimate("identical") if same else _value(metric, "difference", signed=True),
         gate="; ".join(clean(c.required, limit=120) for c in gates if c.required),
         outcome=wording.outcome(worst) if worst is not None else None,
+        seed=_band(noise, metric),
     )
+
+
+def _band(noise: object, metric: dict[str, Any]) -> str:
+    """The band with the digits of the difference that it stands beside."""
+    band = _number(noise.get("band")) if isinstance(noise, dict) else None
+    if band is None or metric.get("identical") is True or _number(metric.get("difference")) is None:
+        return ""
+    return f"±{number(band, (-band, band))}"
 
 
 def _value(metric: dict[str, Any], key: str, *, signed: bool = False) -> Estimate:

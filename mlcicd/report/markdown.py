@@ -183,10 +183,13 @@ def _table(checks: Sequence[Check]) -> Iterator[str]:
 def _comparison(rows: Sequence[Row]) -> Iterator[str]:
     if not rows:
         return
-    yield "| Metric | Champion | Candidate | Difference | Gate | Verdict |"
-    yield "|---|---|---|---|---|---|"
+    with_seed = any(row.seed for row in rows)
+    head = ["Metric", "Champion", "Candidate", "Difference", *(["Seed alone"] if with_seed else []), "Gate", "Verdict"]
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'|'.join(['---'] * len(head))}|"
     for row in rows:
-        told = [prose(text, limit=_CELL) for text in (row.champion, row.candidate, row.difference, row.gate)]
+        texts = (row.champion, row.candidate, row.difference, *([row.seed] if with_seed else []), row.gate)
+        told = [prose(text, limit=_CELL) for text in texts]
         outcome = f"{SYMBOL[row.outcome]} {row.outcome}" if row.outcome else "not gated"
         yield f"| {' | '.join([code(row.metric) or '(unnamed)', *told, outcome])} |"
     yield ""

@@ -20,11 +20,12 @@ from mlcicd.rollout import Action, Decision
 from mlcicd.rollout.controller import Controller, Outcome
 from mlcicd.rollout.notify import Event as Told
 from mlcicd.rollout.notify import Notification
+from mlcicd.rollout.sources import Source
 from mlcicd.rollout.state import Phase, RolloutState
 from mlcicd.rollout.store import Store
 from mlcicd.stages.approve import refuse_revoked
 from mlcicd.stages.canary_ground import (
-    RegistryLedger,
+    TaggingLedger,
     TargetTraffic,
     WindowFile,
     judge_spec,
@@ -140,14 +141,15 @@ class _Job:
         self._told = Action.CONTINUE
         self._store = store
         target = where.target
+        self._counted: Callable[[Callable[[float], float]], Source] = lambda share_at: source_of(
+            project, champion=champion, canary=candidate.version, share_at=share_at, counters=target.counters
+        )
         self._controller = Controller(
             plan_of(self._settings, candidate, champion),
             store,
             TargetTraffic(target),
-            lambda share_at: source_of(
-                project, champion=champion, canary=candidate.version, share_at=share_at, counters=target.counters
-            ),
-            RegistryLedger(project, registry, where, candidate),
+            self._counted,
+            TaggingLedger(record, registry, where, candidate, champion),
             journal=WindowFile(project).add,
             cohorts=cohorts_of(project),
             explain=self._explain,
@@ -216,7 +218,10 @@ class _Job:
         """The shadow, where one is asked for, and then the first step."""
         if self._fresh:
             say = self._record.progress.step
-            shadowed = shadow(self._where.target, self._settings, self._champion, self._version, say=say)
+            counted = self._counted
+            shadowed = shadow(
+                self._where.target, self._settings, self._champion, self._version, say=say, counted=counted
+            )
             if shadowed is not None:
                 say(shadowed.reason)
                 if shadowed.action is not Action.CONTINUE:

@@ -18,7 +18,7 @@ from mlcicd.stages.lineage import origin_of, recovered
 from mlcicd.stages.places import Place, fetched, place, planned, token, version_to_deploy
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.supply import admitted
-from mlcicd.stages.supply_evidence import signature_checks
+from mlcicd.stages.supply_signing import signature_checks
 
 
 @stage("deploy")

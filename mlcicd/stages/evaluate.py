@@ -24,6 +24,7 @@ from mlcicd.stages.evaluate_gates import (
 )
 from mlcicd.stages.evaluate_metrics import metric_results, rows_of
 from mlcicd.stages.evaluate_models import Model, candidate_model, champion_model
+from mlcicd.stages.evaluate_seeds import add_seed_noise
 from mlcicd.stages.expectations import Ground, check_expectations, further_gates
 from mlcicd.stages.expectations_contract import count_judgement
 from mlcicd.stages.expectations_waivers import announced
@@ -73,9 +74,10 @@ def evaluate(
     checks += budget_checks(record, own.scored, candidate, other.scored if other else None, champion)
     known = _known(champion)
     ground = Ground(registry, holdout, y, candidate, both[0], known, both[1], rows.weight, rows.structure)
+    add_seed_noise(record, registry, holdout, y, candidate, rows, results)
     gate_checks = further_gates(record, [at_line(record, check) for check in checks], ground)
     record.checks += gate_checks
-    add_insight(record, holdout, column_values, y, *both)
+    add_insight(record, holdout, column_values, y, *both, rows)
     record.figure(*curve_figures(project.config.model.task, y, *both, sample_weight=rows.weight, results=results))
     # Evidence that is in order is no gate: where nothing was judged, nothing was passed.
     judged = conclude(gate_checks)

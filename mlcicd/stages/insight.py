@@ -1,15 +1,22 @@
-"""What an evaluation tells beyond its gates: where the candidate is weak, and which rows changed sides."""
+"""What an evaluation tells beyond its gates: where the candidate is weak, which rows changed sides, and which part of
+the holdout a difference comes from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from mlcicd.core.verdict import Check, CheckStatus, Severity
 from mlcicd.data.source import Source
+from mlcicd.evaluation.attribution import Attribution, attribute, attributed_metric, most_uneven, row_differences
 from mlcicd.evaluation.flips import flips
-from mlcicd.evaluation.predictions import Predictions
+from mlcicd.evaluation.predictions import Predictions, prepare
 from mlcicd.evaluation.weakest import WeakSlice, weakest_slices
+from mlcicd.report.quantities import number
+from mlcicd.stages.evaluate_metrics import Rows
 from mlcicd.stages.record import Record
 
 # More rows than this say nothing new about where a model is weak, and cost memory.
@@ -24,6 +31,7 @@ def add_insight(
     y: Any,
     candidate: Predictions,
     champion: Predictions | None,
+    rows: Rows,
 ) -> None:
     """Adds checks of severity `warn` and a picture: they inform, and block nothing."""
     config = record.project.config
@@ -35,6 +43,11 @@ def add_insight(
     names = [name for name in holdout.columns if name not in left_out]
     record.progress.step("looking for the weakest slices")
     features = {name: column(holdout, name) for name in names if _plain(holdout.columns[name])}
+    if champion is not None:
+        found = _attributions(record, y, (candidate, champion), features, rows)
+        record.details["attribution"] = [asdict(one) for one in found]
+        record.checks += [_origin(one) for one in found]
+        record.figure(*map(_waterfall, found))
     weak = weakest_slices(config.model.task, y, candidate, features, min_rows=max(100, len(y) // 50), most=_SHOWN)
     record.details["weakest_slices"] = [
         {"slice": s.name, "rows": s.n, "loss": s.loss, "rest": s.rest, "gap_interval": s.gap_interval} for s in weak
@@ -63,6 +76,64 @@ def _flips(task: str, y: Any, candidate: Predictions, champion: Predictions) -> 
             f"{whole.positive:,} the other way round",
         )
     ]
+
+
+def _attributions(
+    record: Record, y: Any, models: tuple[Predictions, Predictions], features: Mapping[str, Any], rows: Rows
+) -> list[Attribution]:
+    """The difference by the columns of slices and fairness gates, and by the one other column that tells the most."""
+    settings = record.project.config.evaluate
+    problem = prepare(record.project.config.model.task, y, *models, rows.weight, rows.structure)
+    metric = attributed_metric(problem, settings.gates)
+    if metric is None:
+        return []
+    differences = row_differences(problem, metric)
+    if not differences.any():
+        return []
+    # Rows of weight zero are not there.
+    kept = slice(None) if rows.weight is None else np.asarray(rows.weight, dtype=float) > 0
+    by = [*(gate.by for gate in settings.slices), *(gap.by for gap in settings.fairness)]
+    named = dict.fromkeys(name for name in by if name in features)
+    asked = [attribute(problem, metric, differences, by, features[by][kept]) for by in named]
+    others = {name: values[kept] for name, values in features.items() if name not in named}
+    further = most_uneven(problem, metric, differences, others)
+    return [*asked[:_SHOWN], *([further] if further is not None else [])]
+
+
+def _origin(found: Attribution) -> Check:
+    largest = ", ".join(
+        f"{part.value} {_signed(part.contribution)} ({part.share:.0%} of rows)" for part in found.parts[:3]
+    )
+    return Check(
+        name=f"{found.metric} difference by {found.by}",
+        status=CheckStatus.PASSED,
+        severity=Severity.WARN,
+        observed=f"{_signed(found.difference)} in all: {largest}",
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value > 0 else ''}{number(value)}"
+
+
+def _waterfall(found: Attribution) -> dict[str, Any]:
+    return {
+        "kind": "intervals",
+        "title": f"What the difference in {found.metric} comes from, by {found.by}",
+        "x_label": f"contribution to the whole difference of {_signed(found.difference)}, to which they add up",
+        "y_label": "",
+        "series": [
+            {
+                "name": "contribution",
+                "x": [f"{part.value} ({part.share:.0%} of rows)" for part in found.parts],
+                "y": [part.contribution for part in found.parts],
+                "lo": [part.interval[0] for part in found.parts],
+                "hi": [part.interval[1] for part in found.parts],
+            }
+        ],
+        "reference": {"y": 0.0, "label": "no difference"},
+        "log_y": False,
+    }
 
 
 def _picture(weak: list[WeakSlice]) -> dict[str, Any]:

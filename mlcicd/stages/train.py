@@ -102,6 +102,9 @@ def _report(record: Record, bench: Bench, best: Trained, trained: Sequence[Train
     )
     if best.cell.key:
         record.outputs["cell"] = best.cell.key
+    alike = [one for one in trained if one.cell.params == best.cell.params]
+    # Trainings that differ in the seed alone: `evaluate` reads from them what the seed does to a metric.
+    record.details["trainings"] = [{"run": one.run_id, "digest": one.digest} for one in alike]
     new = [one for one in trained if one.completed is not None]
     for one in new:
         record.checks += _training_checks(one)
