@@ -74,7 +74,7 @@ def predict(
         batch_rows=batch_rows,
         metadata={},
         timeout=limit,
-        spark=_spark(project, source, engine),
+        spark=session_of(project, source, engine),
     )
     lineage = _lineage(record, version, job, source, input)
     if _stands(record, job, lineage, output):
@@ -137,8 +137,8 @@ def _at(project: Project, path: str) -> Path:
     return Path(path) if Path(path).is_absolute() else project.root / path
 
 
-def _spark(project: Project, source: Source, engine: str) -> dict[str, Any] | None:
-    """The session of `data.spark`, where it is to be used.
+def session_of(project: Project, source: Source, engine: str) -> dict[str, Any] | None:
+    """The settings of `data.spark`'s session, where Spark is to be used; `engine` as :func:`predict` takes it.
 
     Raises:
         ConfigError: the rows are not Parquet.

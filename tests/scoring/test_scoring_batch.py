@@ -21,7 +21,8 @@ from sklearn.linear_model import LogisticRegression
 
 from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import CommandFailed, ConfigError, InputError, ServiceError
-from mlcicd.evaluation.batch import Batch, Job, Naming, Rows, predict_rows, stamp_of
+from mlcicd.evaluation import batch_spark
+from mlcicd.evaluation.batch import RUNNER, Batch, Job, Naming, Rows, predict_rows, stamp_of
 
 pytestmark = pytest.mark.slow
 
@@ -355,12 +356,30 @@ def test_on_spark_the_file_is_the_same_to_the_byte_and_a_killed_task_leaves_none
     assert set(made["prediction"].to_pylist()) == {"[dtype('int64'), dtype('float64')]"}
 
 
-def test_on_spark_a_model_that_refuses_its_rows_is_quoted(place: Path, models: Path) -> None:
+def test_what_a_worker_of_spark_is_refused_is_final_and_what_kills_it_is_not(
+    place: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Spark around it, whose start costs more than all that is looked at here."""
     numbers().to_parquet(place / "rows.parquet", row_group_size=900)
-    work = replace(job(place, models / "Raises.joblib", place / "rows.parquet"), spark=SPARK, batch_rows=4000)
-    with pytest.raises(CommandFailed, match="ValueError: no such row"):
-        run(work, place)
-    assert written(place) == []
+    (place / "parts").mkdir()
+    plan = {"format": "parquet", "files": [str(place / "rows.parquet")], "delimiter": ",", "batch_rows": 1000}
+    plan |= {"target": "y", "ignore": ["id"], "parts": str(place / "parts"), "cwd": str(place), "spark": SPARK}
+
+    def asked(name: str, first: int, last: int) -> object:
+        own = {**plan, "kind": "joblib", "model": str(models / f"{name}.joblib")}
+        return batch_spark._ask_some((own, (first, last)))
+
+    monkeypatch.setattr("pyspark.SparkFiles.get", lambda name: str(RUNNER.with_name(name)))
+    assert asked("Sums", 1, 3) is None
+    assert sorted(part.name for part in (place / "parts").glob("*.npy")) == ["00000001.npy", "00000002.npy"]
+    answers = np.load(place / "parts" / "00000002.npy")
+    np.testing.assert_array_equal(answers, np.arange(2000, 3000) * 1.25)
+    code, said = asked("Raises", 3, 4)
+    assert code == 1 and "ValueError: no such row" in said and "counted from piece 3 on" in said
+    with pytest.raises(RuntimeError, match="the runner ended with -9"):
+        asked("DiesOnce", 3, 4)
+    # A task is not given what is answered already.
+    assert batch_spark._spans(place / "parts", 4, 4) == [(0, 1), (3, 4)]
 
 
 def test_without_pyspark_it_is_said(place: Path, models: Path) -> None:
