@@ -11,6 +11,7 @@ from support import git
 
 from mlcicd.core.verdict import CheckStatus, Status, Verdict
 from mlcicd.stages import evaluate, train, validate_data
+from mlcicd.stages.gate_self_test import self_test
 
 from .conftest import project_at
 
@@ -140,6 +141,19 @@ evaluate:
     assert checks(verdict)["map"] is CheckStatus.FAILED
     assert metric(verdict, "map")["units"] == "80 groups by query"
     assert "80 groups by query" in next(c.reason for c in verdict.checks if c.name == "map")
+    # Trials of the gates rank, too: bad models are made of scores within queries.
+    settings = root / "mlcicd.yaml"
+    settings.write_text(
+        settings.read_text().replace("map: {min: 0.99}", "map: {min: 0.8, vs_champion: {margin: 0.02}}")
+    )
+    trial = self_test(project_at(root))
+    told = {check.name: check for check in trial.checks}
+    assert trial.status is Status.PASSED, (trial.summary, trial.checks)
+    assert told["identical"].observed == "passed"
+    for kind in ("label-shuffled", "constant", "NaN everywhere"):
+        assert told[kind].status is CheckStatus.PASSED, told[kind]
+    assert "map vs champion" in told["label-shuffled"].reason
+    assert trial.details["rows"] == 640
 
 
 @pytest.mark.slow
