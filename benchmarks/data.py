@@ -1,10 +1,11 @@
 """Rules and drift on generated Parquet, as ratios to the time the engine needs to decode every column once.
 
-    python benchmarks/data.py [--rows 1000000] [--alone]
+    python benchmarks/data.py [--rows 1000000] [--alone] [--without NAME ...]
 
 Each measurement runs in a process of its own, because peak memory is a process's. Peers are installed into a virtual
 environment of their own (`.venv-bench`) and run the same rules and the same drift (data_peers.py); a peer that ends
-with an error, or not within `--patience` seconds, says so in the table. Prints a table; asserts nothing.
+with an error, or not within `--patience` seconds, says so in the table. Below the table stand the bars (data_bars.py),
+held or missed; asserts nothing.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from data_bars import judged
 
 HERE = Path(__file__).resolve().parent
 
@@ -52,7 +52,8 @@ def generate(path: Path, rows: int, shift: float) -> None:
     with duckdb.connect(config={"memory_limit": "2GB"}) as connection:
         connection.execute(f"SELECT setseed({0.5 + shift})")
         connection.execute(f"COPY (SELECT {', '.join(columns)} FROM range({rows})) TO '{path}' (FORMAT parquet)")
-        connection.execute(f"COPY (SELECT * FROM '{path}') TO '{path.with_suffix('.csv')}' (FORMAT csv, HEADER)")
+        if not shift:
+            connection.execute(f"COPY (SELECT * FROM '{path}') TO '{path.with_suffix('.csv')}' (FORMAT csv, HEADER)")
 
 
 def schema() -> str:
@@ -131,54 +132,10 @@ def leakage(folder: Path) -> object:
     return len(leakage_checks(*pair, keys=["id"], time="t", target="label", features=[*NUMBERS, *CATEGORIES]))
 
 
-def agreement(folder: Path) -> object:
-    """The largest difference of each distance from what scipy and numpy compute from all values, over the columns.
+def exact(folder: Path) -> object:
+    from data_agreement import agreement
 
-    KS and Wasserstein are scipy's own. PSI and Jensen-Shannon are of shares in bins, here of the exact quantiles of the
-    reference; categories have no bins.
-    """
-    import duckdb
-    import numpy as np
-    from scipy import stats
-    from scipy.spatial.distance import jensenshannon
-
-    from mlcicd.data.drift import drift
-    from mlcicd.data.profile import Profile
-    from mlcicd.data.source import open_source
-
-    text = (folder / "profile.json").read_text()
-    results = {
-        r.column: r
-        for r in drift(Profile.from_json(json.loads(text)), open_source(folder / "b.parquet", memory_limit=MEMORY))
-    }
-    worst: dict[str, tuple[float, str]] = {}
-
-    def compare(metric: str, column: str, exact: float) -> None:
-        worst[metric] = max(worst.get(metric, (0.0, "")), (abs(getattr(results[column], metric) - exact), column))
-
-    def psi(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
-        p, q = np.maximum(p / p.sum(), 1e-4), np.maximum(q / q.sum(), 1e-4)
-        return float(((q - p) * np.log(q / p)).sum())
-
-    for column in [*NUMBERS, *WHOLE, *CATEGORIES]:
-        sql = f"SELECT {column} FROM read_parquet(?) WHERE {column} IS NOT NULL"
-        a, b = (duckdb.execute(sql, [str(folder / f)]).fetchnumpy()[column] for f in ("a.parquet", "b.parquet"))
-        few = len(np.unique(a)) <= 50
-        if few or column in CATEGORIES:
-            names = np.union1d(np.unique(a), np.unique(b))
-            counts = [np.array([(x == name).sum() for name in names], float) for x in (a, b)]
-            compare("js", column, float(jensenshannon(*counts, base=2)))
-            compare("psi", column, psi(*counts))
-        else:
-            for metric, bins in (("js", 32), ("psi", 10)):
-                edges = np.quantile(a, np.arange(1, bins) / bins)
-                counts = [np.bincount(np.searchsorted(edges, x, side="right"), minlength=bins) for x in (a, b)]
-                counts = [c.astype(float) for c in counts]
-                compare(metric, column, float(jensenshannon(*counts, base=2)) if metric == "js" else psi(*counts))
-        if column not in CATEGORIES:
-            compare("ks", column, float(stats.ks_2samp(a, b, method="asymp").statistic))
-            compare("wasserstein", column, float(stats.wasserstein_distance(a, b) / a.std()))
-    return {metric: f"{value:.1e} ({column})" for metric, (value, column) in sorted(worst.items())}
+    return agreement(folder, [*NUMBERS, *WHOLE], CATEGORIES, MEMORY)
 
 
 OURS: dict[str, Callable[[Path], object]] = {
@@ -190,8 +147,9 @@ OURS: dict[str, Callable[[Path], object]] = {
     "drift, two files": drift_of_two_files,
     "drift, stored profile": drift_from_a_profile,
     "leakage": leakage,
-    "exact distances, scipy": agreement,
+    "exact distances, scipy": exact,
 }
+IMPORTED = ("duckdb", "numpy", "mlcicd.data.checks", "mlcicd.data.drift", "mlcicd.data.leakage")
 # Name in the table: the task of data_peers.py, and the suffix of its file.
 PEERS = {
     "Great Expectations, pandas": ("great_expectations", ".parquet"),
@@ -235,7 +193,9 @@ def measure(name: str, folder: Path, peers: str, patience: float) -> dict[str, A
     if name in PEERS:
         command = [peers, str(HERE / "data_peers.py"), PEERS[name][0], str(folder), PEERS[name][1]]
     try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=patience)
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=patience if name in PEERS else None
+        )
     except subprocess.TimeoutExpired:
         return f"not within {patience:g} s"
     except subprocess.CalledProcessError as error:
@@ -244,21 +204,28 @@ def measure(name: str, folder: Path, peers: str, patience: float) -> dict[str, A
     return result
 
 
-def compared(ours: dict[str, Any], theirs: dict[str, float], metric: str) -> str:
-    """The largest difference of a peer's values from ours, numbers and categories apart."""
+def beside_evidently(measured: dict[str, dict[str, Any]]) -> str:
+    """Evidently's Jensen-Shannon distances against ours, and against its own definition computed from the same data."""
+    theirs = measured["Evidently, Jensen-Shannon"]["answer"]
+    exact = measured["exact distances, scipy"]["answer"]
+    ours = {column: result["js"] for column, result in measured["drift, two files"]["answer"].items()}
     told = []
-    for kind, columns in (("numbers", [*NUMBERS, *WHOLE]), ("categories", CATEGORIES)):
-        apart = {c: abs(theirs[c] - ours[c][metric]) for c in columns if c in theirs and ours[c][metric] is not None}
-        if apart:
-            worst = max(apart, key=lambda c: apart[c])
-            told.append(f"{kind} {apart[worst]:.1e} ({worst})")
-    return f"{metric} differs from ours by at most: {', '.join(told)}"
+    for what, values in (
+        ("ours (js/1)", ours),
+        ("its definition from all values", exact["sturges"]),
+        ("its definition from our cells", exact["sturges of cells"]),
+    ):
+        apart = {c: abs(theirs[c] - values[c]) for c in theirs if c in values}
+        worst = max(apart, key=lambda c: apart[c])
+        told.append(f"{what} {apart[worst]:.1e} ({worst})")
+    return f"Evidently's Jensen-Shannon distance differs at most: from {', from '.join(told)}"
 
 
 def run_task(name: str, folder: Path) -> None:
-    import duckdb  # noqa: F401  (so that its import is not measured)
     from data_peers import peak_mib
 
+    for module in IMPORTED:  # so that it is not measured, as the peers' is not
+        import_module(module)
     task = OURS[name]
     wall, cpu = time.perf_counter(), time.process_time()
     answer = task(folder)
@@ -275,7 +242,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--alone", action="store_true", help="Without peers.")
-    parser.add_argument("--patience", type=float, default=3600.0, help="Seconds that one measurement may take.")
+    parser.add_argument("--patience", type=float, default=3600.0, help="Seconds that one peer may take.")
+    parser.add_argument("--without", nargs="*", default=[], metavar="NAME", help="Measurements to leave out.")
     parser.add_argument("--task")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
@@ -289,7 +257,7 @@ def main() -> None:
         folder = Path(temporary)
         generate(folder / "a.parquet", options.rows, 0.0)
         generate(folder / "b.parquet", options.rows, 0.1)
-        names = [*OURS, *(PEERS if peers else ())]
+        names = [name for name in (*OURS, *(PEERS if peers else ())) if name not in options.without]
         measured: dict[str, dict[str, Any]] = {}
         size = [(folder / f"a.{suffix}").stat().st_size / 1e6 for suffix in ("parquet", "csv")]
         sizes = f"{size[0]:.0f} MB of Parquet, {size[1]:.0f} MB of CSV"
@@ -310,14 +278,21 @@ def main() -> None:
                 f"{name:34}{got['wall']:8.2f}{got['cpu']:8.2f}{got['mib']:7.0f}  {ratio} {_answer(name, measured)}",
                 flush=True,
             )
+        if {"exact distances, scipy", "Evidently, Jensen-Shannon"} <= set(measured):
+            print(beside_evidently(measured))
+        print("Bars, set for 10,000,000 rows:")
+        print("\n".join(judged(measured, options.patience, names)))
 
 
 def _answer(name: str, measured: dict[str, dict[str, Any]]) -> str:
+    if name in ("drift, two files", "exact distances, scipy", "Evidently, Jensen-Shannon"):
+        return ""  # told below the table
     answer = measured[name]["answer"] or {}
-    if name.startswith("Evidently") and "drift, two files" in measured:
-        metric = "js" if name.endswith("Shannon") else "wasserstein"
-        return compared(measured["drift, two files"]["answer"], answer, metric)
-    return "" if name == "drift, two files" else ", ".join(f"{key} {value}" for key, value in answer.items())
+    if name == "Evidently, Wasserstein":
+        ours = measured["drift, two files"]["answer"]
+        apart = max(abs(answer[c] - ours[c]["wasserstein"]) for c in answer if c not in CATEGORIES)
+        return f"differs from ours by at most {apart:.1e}"
+    return ", ".join(f"{key} {value}" for key, value in answer.items())
 
 
 if __name__ == "__main__":

@@ -354,9 +354,11 @@ def data_group() -> None:
 
 # Registers the commands that are not stages; they are written with `cli` and `option` of above.
 from mlcicd import commands as _commands  # noqa: E402, F401
+from mlcicd import commands_canary as _commands_canary  # noqa: E402, F401
 from mlcicd import commands_container as _commands_container  # noqa: E402, F401
 from mlcicd import commands_data as _commands_data  # noqa: E402, F401
 from mlcicd import commands_gates as _commands_gates  # noqa: E402, F401
+from mlcicd import commands_kubernetes as _commands_kubernetes  # noqa: E402, F401
 from mlcicd import commands_predict as _commands_predict  # noqa: E402, F401
 from mlcicd import commands_registry as _commands_registry  # noqa: E402, F401
 from mlcicd import commands_supply as _commands_supply  # noqa: E402, F401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import click
 
 from mlcicd.cli import canary_group, cli, data_group
-from mlcicd.commands_shared import FOLDER, JSON, plainly
+from mlcicd.commands_shared import FOLDER, JSON, NAMESPACE, PROFILE, plainly
 
 
 @cli.command("init")
@@ -39,19 +40,27 @@ def schema(document: str) -> None:
 
 
 @data_group.command("infer")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("data")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of standard output.")
+@NAMESPACE
 @plainly
-def infer(path: Path, output: Path | None) -> None:
-    """Write a commented schema.yaml from a reference data set."""
+def infer(data: str, output: Path | None, namespace: str) -> None:
+    """Write a commented schema.yaml from a reference data set: a file, a remote file, or a table.
+
+    \b
+    mlcicd data infer data/train.parquet -o schema.yaml
+    mlcicd data infer s3://lake/flights.parquet
+    mlcicd data infer table:flights@FLIGHTS_DB   # whose URL is in the variable FLIGHTS_DB
+    """
     from mlcicd.core.errors import ConfigError
     from mlcicd.core.files import write_atomic
     from mlcicd.data.infer import infer_schema
-    from mlcicd.data.source import open_source
+    from mlcicd.stages.located import located
 
     if output is not None and output.exists():
         raise ConfigError("it is there already", where=str(output), remedy="remove it, or name another file")
-    text = infer_schema(open_source(path))
+    with located(data, os.environ, namespace=namespace) as source:
+        text = infer_schema(source)
     if output is None:
         click.echo(text, nl=False)
     else:
@@ -72,6 +81,30 @@ def stop(working_directory: Path, environment: str) -> None:
     for name in [environment] if environment else project.config.deploy.environments:
         place(project, name).target.stop()
         click.echo(f"stopped {name}")
+
+
+@cli.command("reload")
+@FOLDER
+@PROFILE
+@click.option("--environment", default="", help="Environment of deploy.environments; the last one when empty.")
+@plainly
+def reload(working_directory: Path, profile: str, environment: str) -> None:
+    """Give servers that run the token, log, limits and port of today's mlcicd.yaml, and lose no request."""
+    from mlcicd.config import load_project
+    from mlcicd.core.errors import ConfigError
+    from mlcicd.stages.places import place
+    from mlcicd.targets.base import Reloading
+
+    where = place(load_project(working_directory, profile=profile), environment)
+    if not isinstance(where.target, Reloading):
+        raise ConfigError(
+            f"the target {where.settings.target!r} can not give new settings to servers that run",
+            where=f"deploy.environments.{where.name}",
+            remedy="deploy again, or have the platform do it",
+        )
+    where.target.reload()
+    status = where.target.status()
+    click.echo(f"renewed {where.name}: {status.url}" if status.processes else f"nothing is deployed in {where.name}")
 
 
 _CONFIG = click.option(

@@ -17,6 +17,7 @@ FOLDER = click.option(
     help="Folder of the project, which holds mlcicd.yaml.",
 )
 PROFILE = click.option("--profile", default="", help="Profile of mlcicd.yaml whose values override the others.")
+NAMESPACE = click.option("--namespace", default="", help="Schema of the tables (table:NAME@VARIABLE) in the database.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
 

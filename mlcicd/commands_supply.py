@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlcicd.cli import cli
 from mlcicd.commands_shared import FOLDER, plainly
+
+if TYPE_CHECKING:
+    from mlcicd.stages.supply_signing import Signers
+    from mlcicd.supply_chain.keyless import Identity
 
 
 @cli.command("scan")
@@ -41,8 +46,16 @@ def scan(model: Path, policy: str, as_json: bool) -> None:
 @FOLDER
 @click.option("--model-version", default="", help="Version in the registry, verified with the signers of the policy.")
 @click.option("--model", type=click.Path(path_type=Path), help="A model's folder, instead of a version.")
-@click.option("--evidence", type=click.Path(path_type=Path), help="Folder of its verdicts and its envelope.")
+@click.option("--evidence", type=click.Path(path_type=Path), help="Folder of its verdicts and its signatures.")
 @click.option("--key", type=click.Path(path_type=Path), help="The signer's public key (PEM).")
+@click.option("--identity", default="", help="The signer's keyless identity, with --issuer, instead of a key.")
+@click.option("--issuer", default="", help="Who vouches for the identity.")
+@click.option("--repository", default="", help="Repository whose workflow ran; any when left out.")
+@click.option(
+    "--trusted-root",
+    type=click.Path(path_type=Path),
+    help="Root (JSON) of the Sigstore that the identity signed with; the public one's when left out.",
+)
 @click.option(
     "--fetch",
     type=click.Path(path_type=Path),
@@ -55,38 +68,68 @@ def verify(
     model: Path | None,
     evidence: Path | None,
     key: Path | None,
+    identity: str,
+    issuer: str,
+    repository: str,
+    trusted_root: Path | None,
     fetch: Path | None,
 ) -> None:
     """Verify who signed a model and its verdicts, and that no byte has changed; with --model, without a network."""
     from mlcicd.core.errors import ConfigError
+    from mlcicd.supply_chain.keyless import Identity
 
-    if model is not None and evidence is not None and key is not None and fetch is None:
-        _verify_offline(model, evidence, key)
-    elif model_version and (model, evidence, key) == (None, None, None):
+    keyless = bool(identity and issuer)
+    by_name = not any((model, evidence, key, identity, issuer, repository, trusted_root))
+    half = bool(identity) != bool(issuer) or bool((trusted_root or repository) and not keyless)
+    if model is not None and evidence is not None and keyless != (key is not None) and not half and fetch is None:
+        signers = _named_signers(key, Identity(identity, issuer, repository=repository), trusted_root)
+        _verify_offline(model, evidence, signers)
+    elif model_version and by_name:
         _verify_version(working_directory, model_version, fetch)
     else:
         raise ConfigError(
             "say what to verify",
             remedy="--model-version VERSION alone, which goes by the signers of the policy; "
-            "or --model FOLDER with --evidence FOLDER and --key FILE",
+            "or --model FOLDER with --evidence FOLDER, and --key FILE or --identity NAME and --issuer URL",
         )
 
 
-def _verify_offline(model: Path, evidence: Path, key: Path) -> None:
-    from mlcicd.core.errors import InputError
-    from mlcicd.stages.supply_evidence import ENVELOPE, SIGNED
-    from mlcicd.supply_chain.provenance import check_statement
+def _named_signers(key: Path | None, identity: Identity, trusted_root: Path | None) -> Signers:
+    """The one signer that the options name."""
+    from mlcicd.stages.supply_signing import Signers
+    from mlcicd.supply_chain.keyless import embedded_root, read_root
     from mlcicd.supply_chain.signing import read_public_key
-    from mlcicd.supply_chain.signing import verify as verify_envelope
 
-    for path in (model, evidence / ENVELOPE, key):
+    if key is not None:
+        public = read_public_key(_content(key).decode("utf-8", "replace"), where=str(key), signer=key.name)
+        return Signers({public.keyid: public}, (), embedded_root)
+    root = embedded_root() if trusted_root is None else read_root(_content(trusted_root), where=str(trusted_root))
+    return Signers({}, (identity,), lambda: root)
+
+
+def _content(path: Path) -> bytes:
+    from mlcicd.core.errors import InputError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"it can not be read ({error.strerror})", where=str(path)) from error
+
+
+def _verify_offline(model: Path, evidence: Path, signers: Signers) -> None:
+    from mlcicd.core.errors import InputError
+    from mlcicd.stages.supply_signing import SIGNED, verify_signatures
+
+    for path in (model, evidence):
         if not path.exists():
             raise InputError("it is not there", where=str(path))
-    public = read_public_key(key.read_text(encoding="utf-8", errors="replace"), where=str(key), signer=key.name)
-    payload, signer = verify_envelope((evidence / ENVELOPE).read_bytes(), {public.keyid: public})
-    documents = {name: (evidence / name).read_bytes() for name in SIGNED if (evidence / name).is_file()}
-    count = check_statement(payload, model=model, tree="", documents=documents)
-    click.echo(f"verified: {count} subjects, signed with {signer.signer} ({signer.keyid[:16]})")
+
+    def stored(name: str) -> bytes | None:
+        return _content(evidence / name) if (evidence / name).is_file() else None
+
+    documents = {name: content for name in SIGNED if (content := stored(name)) is not None}
+    signer, count = verify_signatures(stored, documents, signers, model=model, tree="")
+    click.echo(f"verified: {count} subjects, signed by {signer}")
 
 
 def _verify_version(working_directory: Path, wanted: str, target: Path | None) -> None:
@@ -94,21 +137,21 @@ def _verify_version(working_directory: Path, wanted: str, target: Path | None) -
     from mlcicd.core.errors import ConfigError
     from mlcicd.stages.artifacts import artifacts_digest, fetch_artifacts, verify_artifacts
     from mlcicd.stages.common import registry_of
-    from mlcicd.stages.supply_evidence import trusted_keys, verify_version
+    from mlcicd.stages.supply_signing import signers_of, verify_version
 
     project = load_project(working_directory)
-    keys = trusted_keys(project)
+    signers = signers_of(project)
     registry = registry_of(project)
     version = registry.version(project.config.model.name, wanted)
     stored = bool(project.config.register_.artifacts.url and artifacts_digest(version))
-    if not keys and not stored and target is None:
+    if not signers and not stored and target is None:
         raise ConfigError(
             "the policy names no signers, so there is nobody to trust",
             where=project.config.supply_chain.policy,
-            remedy="add `signers: [{name: NAME, key: FILE}]` to it",
+            remedy="add `signers: [{name: NAME, key: FILE}]` to it, or identity and issuer instead of the key",
         )
-    if keys:
-        signer, count = verify_version(registry, version, keys)
+    if signers:
+        signer, count = verify_version(registry, version, signers)
         # Fetching compares the bytes with the digest that was signed.
         registry.fetch_model(version.run_id, project.model_cache, digest=version.digest)
         click.echo(f"verified: version {version.version}, {count} subjects, signed by {signer}")

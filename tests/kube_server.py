@@ -32,6 +32,7 @@ KINDS = {
     "/apis/networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies"},
     "/apis/gateway.networking.k8s.io/v1": {"HTTPRoute": "httproutes", "Gateway": "gateways"},
     "/apis/serving.kserve.io/v1beta1": {"InferenceService": "inferenceservices"},
+    "/apis/flagger.app/v1beta1": {"Canary": "canaries"},
     "/apis/autoscaling/v2": {"HorizontalPodAutoscaler": "horizontalpodautoscalers"},
 }
 _OBJECT = re.compile(r"(/api/v1|/apis/[^/]+/[^/]+)/namespaces/([^/]+)/([^/]+)(?:/([^/]+))?(?:/(.+))?")
@@ -55,6 +56,7 @@ class FakeCluster:
         unpullable: images that the registry does not have.
         gateway: whether the Gateway accepts routes; or its objection.
         answer: what a version's Service says to a POST: called with the Service's name and the body.
+        no_parts: whether its Gateway API is older than the parts of a mirror, and drops them.
         lost: routes that named a Service without a ready workload.
     """
 
@@ -69,6 +71,7 @@ class FakeCluster:
         self.unpullable: set[str] = set()
         self.gateway: bool | str = True
         self.answer: Callable[[str, bytes], tuple[int, bytes]] = lambda _s, _b: (200, b'{"predictions": [1.0]}')
+        self.no_parts = False
         self.lost: list[str] = []
         self.shares: list[dict[str, int]] = []
         self.lock = threading.RLock()
@@ -98,9 +101,10 @@ class FakeCluster:
             one.pop("status", None)
             if one["kind"] == "ConfigMap":
                 desired = json.loads(one["data"]["desired.json"])
+                inventory = json.loads(one["data"].get("inventory.json", "{}"))
                 for version in [desired, *desired["versions"].values()]:
                     version.pop("revision", None)
-                one["data"] = desired
+                one["data"] = {"desired": desired, "inventory": inventory}
         return found
 
     def put(self, root: str, one: dict[str, Any], manager: str = "somebody") -> None:
@@ -183,9 +187,12 @@ class FakeCluster:
         self.applied.pop(path, None)
         if found["kind"] in ("Deployment", "InferenceService"):
             name = found["metadata"]["name"]
-            self.objects.pop(f"/api/v1/namespaces/ml/pods/{name}-0", None)
-            self.objects.pop(f"/api/v1/namespaces/ml/services/{name}-predictor", None)
-            if any(ref.removesuffix("-predictor") == name for ref in self.weights()):
+            service = name
+            if found["kind"] == "InferenceService":
+                service = f"{name}-predictor"
+                self.objects.pop(f"/api/v1/namespaces/ml/services/{service}", None)
+            self.objects.pop(f"/api/v1/namespaces/ml/pods/{service}-0", None)
+            if service in self.weights():
                 self.lost.append(f"{name} was deleted while it had traffic")
 
     def apply(self, path: str, body: dict[str, Any], manager: str, *, force: bool, dry: bool) -> dict[str, Any]:
@@ -220,6 +227,10 @@ class FakeCluster:
         one = copy.deepcopy(one)
         if one["kind"] == "Service":
             one["spec"].setdefault("clusterIP", "10.0.0.1")
+        if one["kind"] == "HTTPRoute" and self.no_parts:
+            for rule in one["spec"]["rules"]:
+                for copies in rule.get("filters", []):
+                    copies["requestMirror"].pop("percent", None)
         if one["kind"] == "Deployment":
             one["spec"].setdefault("minReadySeconds", 0)
             one["spec"].setdefault("replicas", 1)
@@ -284,8 +295,12 @@ class FakeCluster:
     def _inference_service(self, one: dict[str, Any]) -> None:
         predictor, name = one["spec"]["predictor"], one["metadata"]["name"]
         container = (predictor.get("containers") or [{"name": "kserve-container", "image": "runtime"}])[0]
-        ready = self._pod(name, predictor["labels"], container)
-        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"{name}-predictor"}, "spec": {}}
+        ready = self._pod(f"{name}-predictor", predictor["labels"], container)
+        # As KServe does: what it makes has the labels and annotations of what it makes it for, and an owner.
+        copied = {key: one["metadata"][key] for key in ("labels", "annotations")}
+        owner = {"ownerReferences": [{"kind": "InferenceService", "name": name, "controller": True}]}
+        metadata = {"name": f"{name}-predictor", **copied, **owner}
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {}}
         self._store(f"/api/v1/namespaces/ml/services/{name}-predictor", service)
         one["status"] = {
             "observedGeneration": one["metadata"]["generation"],
@@ -310,8 +325,9 @@ class FakeCluster:
     def serves(self, service: str) -> bool:
         """Whether a Service is there, and the workload behind it is ready."""
         objects, name = self.objects, service.removesuffix("-predictor")
-        deployment = objects.get(f"/apis/apps/v1/namespaces/ml/deployments/{name}")
+        deployment = objects.get(f"/apis/apps/v1/namespaces/ml/deployments/{service}")
         isvc = objects.get(f"/apis/serving.kserve.io/v1beta1/namespaces/ml/inferenceservices/{name}")
+        isvc = isvc if service != name else None
         ready = bool(deployment and deployment["status"]["availableReplicas"]) or bool(
             isvc and isvc["status"]["conditions"][0]["status"] == "True"
         )

@@ -147,22 +147,29 @@ def dump(document: dict[str, Any]) -> str:
 
 
 def readme_tables() -> str:
+    taken = {name: inputs(cli.commands[name]) for name in ACTIONS}
+    first = next(iter(taken.values()))
+    shared = {key: value for key, value in first.items() if all(own.get(key) == value for own in taken.values())}
     parts = []
-    for name in ACTIONS:
+    for name, every in taken.items():
         uses = "mlcicd/mlcicd@v1" if name == PIPELINE else f"mlcicd/mlcicd/actions/{name}@v1"
-        parts += [f"#### `{uses}`", "", ACTIONS[name].description, "", "| input | default | |", "|---|---|---|"]
-        for key, value in inputs(cli.commands[name]).items():
-            parts.append(f"| `{key}` | {_code(value['default'])} | {_cell(value['description'])} |")
-        own = ACTIONS[name].outputs
+        parts += [f"#### `{uses}`", "", ACTIONS[name].description, ""]
+        own = {key: value for key, value in every.items() if key not in shared}
         if own:
-            parts += ["", "| output | |", "|---|---|"]
-            parts += [f"| `{key}` | {_cell(text)} |" for key, text in own.items()]
-        parts.append("")
-    common = ["Every action also takes:", "", "| input | default | |", "|---|---|---|"]
-    common += [f"| `{k}` | {_code(v['default'])} | {_cell(v['description'])} |" for k, v in SETUP_INPUTS.items()]
+            parts += [*_input_table(own), ""]
+        if ACTIONS[name].outputs:
+            parts += ["| output | |", "|---|---|"]
+            parts += [f"| `{key}` | {_cell(text)} |" for key, text in ACTIONS[name].outputs.items()]
+            parts.append("")
+    common = ["Every action takes:", "", *_input_table({**shared, **SETUP_INPUTS})]
     common += ["", "and gives, on failure too:", "", "| output | |", "|---|---|"]
     common += [f"| `{key}` | {_cell(text)} |" for key, text in COMMON_OUTPUTS.items()]
     return "\n".join([*common, "", *parts]).rstrip() + "\n"
+
+
+def _input_table(own: dict[str, Any]) -> list[str]:
+    rows = [f"| `{key}` | {_code(value['default'])} | {_cell(value['description'])} |" for key, value in own.items()]
+    return ["| input | default | |", "|---|---|---|", *rows]
 
 
 def configuration_page() -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
@@ -16,6 +18,31 @@ def seconds(duration: str) -> float:
     """Seconds in a duration such as `500ms`, `10s`, `5m`, `6h` or `7d`."""
     number = duration.rstrip("msdh ")
     return float(number) * _SECONDS[duration[len(number) :].strip()]
+
+
+def service_address(value: str) -> str:
+    """An address that tokens may be sent to.
+
+    Raises:
+        ValueError: it is not `https://HOST`, nor `http://` on this machine; or it has a user, query or fragment in it.
+    """
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname or ""
+    except ValueError:
+        raise ValueError("this is not an address") from None
+    if not host or parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ValueError("an address is https://HOST, with no user, password, query or fragment in it")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_this_machine(host)):
+        raise ValueError("an address that tokens are sent to begins with https:// (http:// on this machine only)")
+    return value
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Section(BaseModel):

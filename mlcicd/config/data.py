@@ -109,6 +109,14 @@ class Personal(Section):
     action: Action = Field("warn", description="Whether such a column fails validation or is reported.")
 
 
+class Labels(Section):
+    """Labels that are probably wrong, by what trees that have not seen them say (out-of-fold confidence)."""
+
+    max_share: float = Field(0.025, ge=0, lt=1, description="Largest share of improbable labels.")
+    sample: int = Field(20_000, ge=500, description="Most rows to look at; fewer of more than 200 columns.")
+    action: Action = Field("warn", description="Whether more of them fail validation or are reported.")
+
+
 class Serving(Section):
     """Requests as the service gets them, and the model's signature, held against the data."""
 
@@ -129,6 +137,7 @@ class DataChecks(Section):
     population: Population | None = Field(None, description="Class balance and representativeness.")
     sources: Sources | None = Field(None, description="Hints at poisoned data.")
     personal: Personal | None = Field(None, description="Hints at personal data.")
+    labels: Labels | None = Field(None, description="Labels that are probably wrong.")
     serving: Serving | None = Field(None, description="Training/serving skew.")
 
 

@@ -20,6 +20,19 @@ class Parity(Section):
     )
 
 
+class Tls(Section):
+    """Certificates of an endpoint: paths of PEM files, `${VAR}` in them as everywhere."""
+
+    certificate: str = Field(description="The server's certificate, with its chain.")
+    key: str = Field(description="Its private key, without a password.")
+    client_ca: str = Field(
+        "",
+        description="Callers must show a certificate that one of these authorities signed; nobody is asked when empty.",
+    )
+    client_certificate: str = Field("", description="Certificate that `canary.traffic` shows as a caller.")
+    client_key: str = Field("", description="Its private key.")
+
+
 class Environment(Section):
     """One place where the model runs."""
 
@@ -36,6 +49,7 @@ class Environment(Section):
         "holdout is at hand.",
     )
     port: int = Field(0, ge=0, le=65535, description="Port of the endpoint; 0 lets the system choose once.")
+    tls: Tls | None = Field(None, description="TLS of the endpoint, and client certificates; plain HTTP when absent.")
     state: str = Field(
         "",
         description="State folder of the local target; one outside of the project ($XDG_STATE_HOME/mlcicd) when empty.",

@@ -20,10 +20,13 @@ from mlcicd.core.errors import CommandFailed, InputError
 from mlcicd.core.progress import SILENT, Progress
 
 _TAIL_LINES = 40
+# Among them what a job asks its identity with: who has it can sign as the job.
 _NOT_THEIRS = (
+    "ACTIONS_ID_TOKEN_REQUEST_",
     "MLCICD_INPUT_",
     "MLCICD_PRIVATE",
     "MLCICD_PYTHON_OF_ACTION",
+    "SIGSTORE_ID_TOKEN",
     "GITHUB_ENV",
     "GITHUB_OUTPUT",
     "GITHUB_PATH",

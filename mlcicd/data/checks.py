@@ -14,12 +14,13 @@ from typing import Any
 from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Check, CheckStatus, Severity
 from mlcicd.core.yaml_lines import nearest
-from mlcicd.data.conditions import RowRule, Rules, UniqueRule
-from mlcicd.data.examples import duplicate_examples, row_examples
+from mlcicd.data.conditions import RowRule, Rules
+from mlcicd.data.examples import row_examples
 from mlcicd.data.foreign_keys import foreign_key_checks
 from mlcicd.data.rules import compile_rules
 from mlcicd.data.schema import TableSchema
 from mlcicd.data.source import Source, quote
+from mlcicd.data.uniqueness import unique_checks
 
 # A plan grows with its aggregates, and planning time faster than that: very wide tables are counted in
 # several passes.
@@ -61,11 +62,7 @@ def run_checks(source: Source, schema: TableSchema, *, name: str = "train", now:
     checks += [
         _row_check(rule, count, examples.get(rule.name, [])) for rule, count in zip(rules.rows, counts, strict=True)
     ]
-    counted: dict[tuple[str, ...], tuple[int, int]] = {}
-    for unique in rules.unique:
-        if unique.columns not in counted:  # a key of one column is often declared unique, too
-            counted[unique.columns] = _count_distinct(source, unique)
-        checks.append(_unique_check(source, unique, schema, *counted[unique.columns]))
+    checks += unique_checks(source, rules.unique, schema)
     checks += foreign_key_checks(source, schema)
     if schema.freshness is not None:
         checks.append(_freshness(source, schema, now or datetime.now(UTC)))
@@ -97,20 +94,23 @@ def _count(source: Source, rules: list[RowRule]) -> tuple[int, list[_Count]]:
         values = list(source.fetch(f"SELECT {', '.join(_aggregates(block))} FROM data")[0])
         rows = int(values.pop(0))
         for rule in block:
-            looked_at, violations = int(values.pop(0) or 0), int(values.pop(0) or 0)  # NULL without rows
+            looked_at, obeying = int(values.pop(0) or 0), int(values.pop(0) or 0)  # NULL without rows
             low, high = (values.pop(0), values.pop(0)) if rule.range_of else (None, None)
-            counts.append(_Count(looked_at, violations, low, high))
+            counts.append(_Count(looked_at, looked_at - obeying, low, high))
     return rows, counts
 
 
 def _aggregates(rules: list[RowRule]) -> list[str]:
     parts = ["count(*)"]
     for rule in rules:
-        everywhere = rule.applies == "TRUE"
+        # Rows that obey are counted, not those that violate: `valid` as it stands is the cheapest of conditions.
         # count_if shares common parts of conditions between rules; FILTER evaluates each anew, at twice the cost.
-        parts.append("count(*)" if everywhere else f"count_if({rule.applies})")
-        condition = f"({rule.valid}) IS NOT TRUE"
-        parts.append(f"count_if({condition if everywhere else f'{rule.applies} AND {condition}'})")
+        if rule.of:
+            parts += [f"count({rule.of})", f"count_if({rule.valid})"]
+        elif rule.applies == "TRUE":
+            parts += ["count(*)", f"count_if({rule.valid})"]
+        else:
+            parts += [f"count_if({rule.applies})", f"count_if({rule.applies} AND ({rule.valid}))"]
         if rule.range_of:
             parts += [f"CAST(min({rule.range_of}) AS VARCHAR)", f"CAST(max({rule.range_of}) AS VARCHAR)"]
     return parts
@@ -211,43 +211,6 @@ def _extra_columns(source: Source, schema: TableSchema) -> Check:
         reason=f"not in the schema: {', '.join(repr(name) for name in extra[:10])}" if extra else "",
         remedy="name the columns in the schema, or drop them where the data is made" if extra else "",
         details={"columns": extra[:100]},
-    )
-
-
-def _count_distinct(source: Source, rule: UniqueRule) -> tuple[int, int]:
-    """Rows with a whole key, and distinct keys among them."""
-    names = [quote(column) for column in rule.columns]
-    whole = " AND ".join(f"{name} IS NOT NULL" for name in names)
-    if len(names) == 1:
-        sql = f"SELECT count({names[0]}), count(DISTINCT {names[0]}) FROM data"
-    else:
-        sql = (
-            f"SELECT coalesce(sum(n), 0), count(*) FROM "
-            f"(SELECT count(*) AS n FROM data WHERE {whole} GROUP BY {', '.join(names)})"
-        )
-    total, distinct = source.fetch(sql)[0]
-    return int(total), int(distinct)
-
-
-def _unique_check(source: Source, rule: UniqueRule, schema: TableSchema, total: int, distinct: int) -> Check:
-    excess = total - distinct
-    details: dict[str, Any] = {"checked": total, "distinct": distinct, "excess_rows": excess}
-    if excess:
-        details["examples"] = duplicate_examples(source, rule, schema)
-    shown = ", ".join(rule.columns)
-    return Check(
-        name=rule.name,
-        status=CheckStatus.SKIPPED if total == 0 else CheckStatus.FAILED if excess else CheckStatus.PASSED,
-        observed=float(excess),
-        required=f"no two rows with the same {shown}",
-        severity=rule.severity,
-        reason=f"{excess:,} rows repeat the {shown} of an earlier one ({distinct:,} distinct in {total:,})"
-        if excess
-        else "there is nothing it applies to"
-        if total == 0
-        else "",
-        remedy="drop the repeated rows where the data is made" if excess else "",
-        details=details,
     )
 
 

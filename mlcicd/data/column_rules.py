@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from fractions import Fraction
 
 from mlcicd.core.verdict import Check, CheckStatus
-from mlcicd.data.conditions import RowRule, Rules, UniqueRule, kind_of
+from mlcicd.data.conditions import RowRule, Rules, UniqueRule, kind_of, percent
 from mlcicd.data.schema import Bound, Column, Member, TableSchema
 from mlcicd.data.source import Source, literal, quote
 
@@ -93,9 +94,10 @@ class ColumnRules:
             name=f"{self.name}.{suffix}",
             columns=(self.name,),
             applies=f"{self.identifier} IS NOT NULL",
+            of=self.identifier,
             valid=valid,
             allowed=1 - Fraction(str(mostly)),
-            required=required + (f", for at least {mostly:.6%} of values" if mostly < 1 else ""),
+            required=required + (f", for at least {percent(mostly)} of values" if mostly < 1 else ""),
             violation=violation,
             severity=self.column.severity,
             remedy=f"correct {self.name!r} where the data is made, or widen the rule if this is normal",
@@ -104,7 +106,7 @@ class ColumnRules:
     def _missing_values(self) -> RowRule:
         present = f"{self.identifier} IS NOT NULL"
         if self.actual == "float":
-            present = f"({present} AND NOT isnan({self.identifier}))"
+            present = f"NOT isnan({self.identifier})"  # NULL of NULL, which is not true
         share = self.column.nulls
         return RowRule(
             name=f"{self.name}.nulls",
@@ -112,7 +114,7 @@ class ColumnRules:
             applies="TRUE",
             valid=present,
             allowed=Fraction(str(share)),
-            required=f"at most {share:.6%} missing" if share else "no missing values",
+            required=f"at most {percent(share)} missing" if share else "no missing values",
             violation="missing values",
             severity=self.column.severity,
             remedy=f"find out why {self.name!r} is missing, or raise `nulls` in the schema if this is normal",
@@ -181,11 +183,8 @@ class ColumnRules:
             )
             return
         valid = _between(self.value, *(None if bound is None else _bound(bound, self.kind) for bound in (low, high)))
-        if self.kind in (
-            "float",
-            "number",
-            *_TIMES,
-        ):  # NaN is greater than everything, and infinity passes one side
+        # NaN is greater than everything, and infinity passes a side that has no bound.
+        if self.kind in ("float", "number", *_TIMES) and not (_finite(low) and _finite(high)):
             valid = f"(isfinite({self.value}) AND {valid})"
         rule = self._rule("range", valid, required, "values outside the range")
         rules.rows.append(replace(rule, range_of="" if self.column.sensitive else self.value))
@@ -194,6 +193,10 @@ class ColumnRules:
         options = [sql for member in members if (sql := _member(member, self.kind)) is not None]
         # No member is of the column's type: nothing can match, and an empty IN () is no SQL.
         valid = f"{self.value} IN ({', '.join(options)})" if options else "FALSE"
+        text_of_parquet = self.source.columns[self.name] == "VARCHAR" and self.source.format == "parquet"
+        if options and text_of_parquet and not self.source.distributed:
+            # The embedded engine asks a function once for each entry of a Parquet dictionary, and IN for each row.
+            valid = f"list_position([{', '.join(options)}], {self.identifier}) > 0"
         shown = ", ".join(str(member) for member in members[:8]) + (", ..." if len(members) > 8 else "")
         return self._rule("in", valid, f"one of {shown}", "values not in the list")
 
@@ -237,6 +240,10 @@ def _bound(bound: Bound, kind: str) -> str:
     if isinstance(bound, float):
         return f"CAST({literal(repr(bound))} AS DOUBLE)"
     return str(bound)
+
+
+def _finite(bound: Bound | None) -> bool:
+    return isinstance(bound, int | date) or (bound is not None and math.isfinite(bound))
 
 
 def _between(value: str, low: str | None, high: str | None) -> str:

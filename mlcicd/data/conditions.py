@@ -36,6 +36,11 @@ def kind_of(engine_type: str) -> str:
     return named.get(base, "string")
 
 
+def percent(share: float) -> str:
+    """A share as it was asked for: `1%`, not `1.0000%`."""
+    return f"{100 * share:.10g}%"
+
+
 @dataclass(frozen=True)
 class RowRule:
     """A condition that rows must meet.
@@ -48,6 +53,8 @@ class RowRule:
         allowed: the largest share of violations among the rows looked at.
         required: the rule in words.
         violation: what one violation is, in words, plural.
+        of: SQL of the one value that the rule is about, if there is one: the rule applies where it is not NULL, and
+            `valid` is not true where it is. Such rules are counted without asking `applies` of each row.
         range_of: SQL whose smallest and largest values belong into the report.
         vacuous: what it means when the rule applies to no row.
     """
@@ -61,8 +68,14 @@ class RowRule:
     violation: str
     severity: Severity
     remedy: str
+    of: str = ""
     range_of: str = ""
     vacuous: CheckStatus = CheckStatus.SKIPPED
+
+    @property
+    def violated(self) -> str:
+        """SQL, true for the rows that violate the rule, false for all others."""
+        return f"{self.applies} AND ({self.valid}) IS NOT TRUE"
 
 
 @dataclass(frozen=True)

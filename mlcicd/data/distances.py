@@ -49,6 +49,43 @@ def binned(counts: NDArray[np.float64], index: NDArray[np.int64]) -> NDArray[np.
     return np.bincount(index, weights=counts).astype(np.float64)
 
 
+def equal_mass_counts(
+    reference: NDArray[np.float64], current: NDArray[np.float64], bins: int, *, divisible: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Counts of both in the reference's equal-mass bins (float64, the same shape, without bins that both leave empty).
+
+    Args:
+        reference, current: counts in the same cells, in ascending order of value (float64, shape (cells,)).
+        divisible: the cells are wide, as those of a stored profile are. Then one that holds less than a bin's mass and
+            lies across the border of two is divided between them, both sides in the proportion of the reference.
+    """
+    import numpy as np
+
+    if len(reference) <= _SINGLE_VALUES or not divisible:
+        index = equal_mass_bins(reference, bins)
+        counts = binned(reference, index), binned(current, index)
+    else:
+        borders = np.arange(1, bins) / bins * reference.sum()
+        ends = np.cumsum(reference)
+        cell = np.minimum(np.searchsorted(ends, borders), len(reference) - 1)
+        before, mass = ends[cell] - reference[cell], reference[cell]
+        part = (borders - before) / np.where(mass > 0, mass, 1.0)
+        # A value that many rows have is one value, however wide its cell: it stays whole, where its middle lies.
+        part = np.where(mass * bins < reference.sum(), np.clip(part, 0.0, 1.0), part > 0.5)
+        counts = _between(reference, cell, part), _between(current, cell, part)
+    some = (counts[0] > 0) | (counts[1] > 0)
+    return counts[0][some], counts[1][some]
+
+
+def _between(counts: NDArray[np.float64], cell: NDArray[np.int64], part: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Counts between borders, each of which leaves so large a part of its cell below it."""
+    import numpy as np
+
+    below = np.cumsum(counts)[cell] - (1 - part) * counts[cell]
+    # Differences of long sums: what is less than nothing is nothing.
+    return np.maximum(np.diff(np.concatenate([[0.0], below, [counts.sum()]])), 0.0)
+
+
 def psi(reference: NDArray[np.float64], current: NDArray[np.float64]) -> float:
     """Population stability index of counts in the same bins (`psi/1`)."""
     import numpy as np

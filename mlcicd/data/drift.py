@@ -16,7 +16,7 @@ from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Check, CheckStatus, Severity
 from mlcicd.data import distances
 from mlcicd.data.column_profile import ColumnProfile, bucket, fold
-from mlcicd.data.histogram import aligned
+from mlcicd.data.histogram import FINE_BITS, aligned
 from mlcicd.data.profile import Profile, profile
 from mlcicd.data.source import Source
 
@@ -147,10 +147,9 @@ def _problem(before: ColumnProfile, after: ColumnProfile) -> str:
 
 def _numbers(before: ColumnProfile, after: ColumnProfile, common: dict[str, Any]) -> DriftResult:
     values, p, q = aligned(before.histogram, after.histogram)
-    fine = distances.equal_mass_bins(p, distances.JS_BINS)
-    wide = distances.equal_mass_bins(p, distances.PSI_BINS)
-    p_js, q_js = distances.binned(p, fine), distances.binned(q, fine)
-    p_psi, q_psi = distances.binned(p, wide), distances.binned(q, wide)
+    wide = min(before.histogram.bits, after.histogram.bits) < FINE_BITS
+    p_js, q_js = distances.equal_mass_counts(p, q, distances.JS_BINS, divisible=wide)
+    p_psi, q_psi = distances.equal_mass_counts(p, q, distances.PSI_BINS, divisible=wide)
     deviation = before.deviation or 0.0
     n, m = float(p.sum()), float(q.sum())
     noise = _noise(len(p_js), len(p_psi), n, m)

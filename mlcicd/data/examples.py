@@ -15,37 +15,54 @@ _SHOWN_CHARACTERS = 80
 # More failed rules than this are one cause, and nobody reads on.
 _MOST_RULES = 100
 REDACTED = "(redacted)"
+_NUMBERED = "(SELECT *, row_number() OVER () AS __mlcicd_row FROM data)"
 
 
 def row_examples(source: Source, failed: list[RowRule], schema: TableSchema) -> dict[str, list[dict[str, Any]]]:
-    """Rows for each failed rule, in one pass over the data; for the first hundred of them.
+    """Rows for each failed rule, for the first hundred of them.
+
+    A columnar file is asked for each rule by itself: it gives up that rule's columns only, and the engine stops at the
+    last row that is wanted. Text has to be read whole for any column, so there one pass serves all rules.
 
     Returns:
         Rule name to `[{"row": 17, "values": {"column": "text"}}]`; rows count from 1 over all files in order.
         Values are text, cut to 80 characters; sensitive columns are redacted, and the key's columns are shown
         along.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    block = failed[:_MOST_RULES]
     if source.distributed:
-        return {rule.name: _some_rows(source, rule, schema) for rule in failed[:_MOST_RULES]}
-    if block := failed[:_MOST_RULES]:
-        shown = [_shown_columns(source, rule, schema) for rule in block]
-        parts = [_first_rows(rule, columns, schema) for rule, columns in zip(block, shown, strict=True)]
-        needed = _numbered(source)
-        values = source.fetch(f"SELECT {', '.join(parts)} FROM {needed}")[0]
-        for rule, columns, rows in zip(block, shown, values, strict=True):
-            found[rule.name] = [
-                {"row": int(row["n"]), "values": dict(zip(columns, row["v"], strict=True))} for row in rows or []
-            ]
-    return found
+        return {rule.name: _some_rows(source, rule, schema) for rule in block}
+    if source.untyped and block:
+        return _first_rows_of_all(source, block, schema)
+    return {rule.name: _first_rows(source, rule, schema) for rule in block}
+
+
+def _first_rows(source: Source, rule: RowRule, schema: TableSchema) -> list[dict[str, Any]]:
+    columns = _shown_columns(source, rule, schema)
+    # LIMIT keeps the order of the file.
+    rows = source.fetch(
+        f"SELECT __mlcicd_row, {_cells(columns, schema)} FROM {_NUMBERED} WHERE {rule.violated} LIMIT {SHOWN_ROWS}"
+    )
+    return [{"row": int(number), "values": dict(zip(columns, values, strict=True))} for number, values in rows]
+
+
+def _first_rows_of_all(source: Source, rules: list[RowRule], schema: TableSchema) -> dict[str, list[dict[str, Any]]]:
+    shown = [_shown_columns(source, rule, schema) for rule in rules]
+    parts = [_smallest_numbers(rule, columns, schema) for rule, columns in zip(rules, shown, strict=True)]
+    # Only rows that violate something reach the aggregates, which build text of all that they are given.
+    some = " OR ".join(f"({rule.violated})" for rule in rules)
+    values = source.fetch(f"SELECT {', '.join(parts)} FROM {_NUMBERED} WHERE {some}")[0]
+    return {
+        rule.name: [{"row": int(row["n"]), "values": dict(zip(columns, row["v"], strict=True))} for row in rows or []]
+        for rule, columns, rows in zip(rules, shown, values, strict=True)
+    }
 
 
 def _some_rows(source: Source, rule: RowRule, schema: TableSchema) -> list[dict[str, Any]]:
     """Any five rows, without numbers: where rows have no order, looking for the first ones would read them all."""
     columns = _shown_columns(source, rule, schema)
     cells = ", ".join(_cell(column, schema) for column in columns) or "1"
-    violates = f"{rule.applies} AND ({rule.valid}) IS NOT TRUE"
-    rows = source.fetch(f"SELECT {cells} FROM data WHERE {violates} LIMIT {SHOWN_ROWS}")
+    rows = source.fetch(f"SELECT {cells} FROM data WHERE {rule.violated} LIMIT {SHOWN_ROWS}")
     return [{"values": dict(zip(columns, row, strict=False))} for row in rows]
 
 
@@ -61,21 +78,19 @@ def duplicate_examples(source: Source, rule: UniqueRule, schema: TableSchema) ->
     return [{"values": dict(zip(rule.columns, values, strict=True)), "rows": int(n)} for values, n in rows]
 
 
-def _numbered(source: Source) -> str:
-    return "(SELECT *, row_number() OVER () AS __mlcicd_row FROM data)"
-
-
 def _shown_columns(source: Source, rule: RowRule, schema: TableSchema) -> list[str]:
     keys = [name for name in schema.key if name in source.columns]
     return list(dict.fromkeys([*keys, *rule.columns]))[:_SHOWN_COLUMNS]
 
 
-def _first_rows(rule: RowRule, columns: list[str], schema: TableSchema) -> str:
-    cells = ", ".join(_cell(column, schema) for column in columns)
+def _smallest_numbers(rule: RowRule, columns: list[str], schema: TableSchema) -> str:
+    row = f"{{'n': __mlcicd_row, 'v': {_cells(columns, schema)}}}"
+    return f"arg_min({row}, __mlcicd_row, {SHOWN_ROWS}) FILTER (WHERE {rule.violated})"
+
+
+def _cells(columns: list[str], schema: TableSchema) -> str:
     # An expression without columns (`1 = 2`) has nothing to show but the row's number.
-    row = f"{{'n': __mlcicd_row, 'v': CAST([{cells}] AS VARCHAR[])}}"
-    violates = f"{rule.applies} AND ({rule.valid}) IS NOT TRUE"
-    return f"arg_min({row}, __mlcicd_row, {SHOWN_ROWS}) FILTER (WHERE {violates})"
+    return f"CAST([{', '.join(_cell(column, schema) for column in columns)}] AS VARCHAR[])"
 
 
 def _cell(column: str, schema: TableSchema) -> str:

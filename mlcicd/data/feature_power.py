@@ -10,9 +10,9 @@ from mlcicd.data.histogram import rounding_sql
 from mlcicd.data.separability import category_auc, numeric_auc
 from mlcicd.data.source import Source, literal, quote
 
-_MOST_CLASSES = 20
-_CLASSES_TOLD_APART = 5
-_MOST_CATEGORIES = 4000
+MOST_CLASSES = 20
+CLASSES_TOLD_APART = 5
+MOST_CATEGORIES = 4000
 _FEATURES_PER_PASS = 40
 
 
@@ -20,7 +20,7 @@ def positive_conditions(train: Source, target: str) -> list[str]:
     """The conditions that each make a row a positive; none when the label does not vary."""
     column = quote(target)
     (distinct,) = train.fetch(f"SELECT approx_count_distinct({column}) FROM data")[0]
-    if kind_of(train.columns[target]) in ("int", "float", "decimal") and distinct > _MOST_CLASSES:
+    if kind_of(train.columns[target]) in ("int", "float", "decimal") and distinct > MOST_CLASSES:
         (median,) = train.fetch(
             f"SELECT approx_quantile(CAST({column} AS DOUBLE), 0.5) FROM data WHERE isfinite(CAST({column} AS DOUBLE))"
         )[0]
@@ -28,7 +28,7 @@ def positive_conditions(train: Source, target: str) -> list[str]:
         return [above] if median is not None else []
     rows = train.fetch(
         f"SELECT CAST({column} AS VARCHAR) FROM data WHERE {column} IS NOT NULL GROUP BY 1 "
-        f"ORDER BY count(*) DESC, 1 LIMIT {_CLASSES_TOLD_APART}"
+        f"ORDER BY count(*) DESC, 1 LIMIT {CLASSES_TOLD_APART}"
     )
     if len(rows) < 2:
         return []
@@ -42,7 +42,7 @@ def powers_of(train: Source, positive: str, inputs: Sequence[str]) -> dict[str, 
     texts = [n for n in inputs if kind_of(train.columns[n]) in ("string", "bool")]
     if texts:
         counts = train.fetch(f"SELECT {', '.join(f'approx_count_distinct({quote(n)})' for n in texts)} FROM data")[0]
-        texts = [name for name, count in zip(texts, counts, strict=True) if count <= _MOST_CATEGORIES]
+        texts = [name for name, count in zip(texts, counts, strict=True) if count <= MOST_CATEGORIES]
     seen = [*numbers, *texts]
     powers: dict[str, float] = {}
     for start in range(0, len(seen), _FEATURES_PER_PASS):

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlcicd.core.verdict import Check, CheckStatus
 from mlcicd.core.yaml_lines import nearest
-from mlcicd.data.conditions import kind_of
+from mlcicd.data.conditions import kind_of, percent
 from mlcicd.data.examples import REDACTED, SHOWN_ROWS
 from mlcicd.data.schema import ForeignKey, TableSchema
 from mlcicd.data.source import Source, connect, open_source, quote, reading
@@ -37,7 +37,7 @@ def _check(source: Source, schema: TableSchema, index: int, rule: ForeignKey) ->
     common: dict[str, Any] = {
         "name": f"foreign_key.{','.join(rule.columns)}",
         "required": f"{', '.join(rule.columns)} is a {', '.join(rule.key)} of {rule.file}"
-        + (f", for at least {rule.mostly:.6%} of rows" if rule.mostly < 1 else ""),
+        + (f", for at least {percent(rule.mostly)} of rows" if rule.mostly < 1 else ""),
         "severity": rule.severity,
     }
     missing = [name for name in rule.columns if name not in source.columns]

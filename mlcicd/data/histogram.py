@@ -9,6 +9,7 @@ scale of the column, and whole numbers up to 2,048 have cells of their own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,30 @@ def rounding_sql(value: str) -> str:
         f"CASE WHEN isfinite({value}) IS NOT TRUE THEN NULL WHEN abs({value}) < {_SMALLEST!r} THEN 0.0 "
         f"ELSE {split} - ({split} - {clamped}) END"
     )
+
+
+def quick_rounding_sql(value: str) -> str:
+    """The same by arithmetic alone, at a tenth of the cost: NaN for NaN, infinities, and numbers near the largest.
+
+    Very small and very large numbers have cells of their own here: :func:`nearest_in_reach` takes them to theirs.
+    """
+    split = f"({value} * {_SPLIT!r})"
+    return f"{split} - ({split} - {value})"
+
+
+def in_reach(cell: float) -> bool:
+    """Whether both roundings have this centre; not so for zero, whose sign is lost."""
+    return _SMALLEST <= abs(cell) <= _LARGEST
+
+
+def nearest_in_reach(cell: float) -> float:
+    """The centre that :func:`rounding_sql` gives for one that :func:`quick_rounding_sql` gave."""
+    if abs(cell) < _SMALLEST:
+        return 0.0
+    if abs(cell) > _LARGEST:
+        split = math.copysign(_LARGEST, cell) * _SPLIT
+        return split - (split - math.copysign(_LARGEST, cell))
+    return cell
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,10 @@ def infer_schema(source: Source, *, slack: float = 0.1) -> str:
     facts = list(_facts(source))
     keys = [fact.name for fact in facts if _is_key(source, fact)]
     key = keys[:1] or _pair(source, facts)
+    # A line break in the name of a table would end the comment.
+    name = " ".join(source.path.name.split())
     lines = [
-        f"# Inferred from {source.path.name} ({source.rows:,} rows). Read it: what is true here need not",
+        f"# Inferred from {name} ({source.rows:,} rows). Read it: what is true here need not",
         "# be what must be true of the next table. Bounds are widened; tighten what you know.",
         "version: 1",
         "rows:",

@@ -1,28 +1,23 @@
 """What a training set must not share with its holdout, and what a feature must not know.
 
-One SQL pass a check, on a connection that reads both tables and nothing else.
+What is counted is in :mod:`mlcicd.data.pair`, for each engine; here it is judged.
 """
 
-# ruff: noqa: S608  (identifiers go through `quote`, text through `literal`; values never become SQL)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Check, CheckStatus, Severity
 from mlcicd.core.yaml_lines import nearest
-from mlcicd.data.conditions import kind_of
+from mlcicd.data.conditions import percent
 from mlcicd.data.drift import DriftResult, drift
-from mlcicd.data.feature_power import positive_conditions, powers_of
+from mlcicd.data.pair import EmbeddedPair, Pair
 from mlcicd.data.profile import profile
-from mlcicd.data.source import Source, connect, quote, reading
-
-if TYPE_CHECKING:
-    import duckdb
+from mlcicd.data.source import Source
 
 
 @dataclass(frozen=True)
@@ -45,28 +40,6 @@ class LeakageLimits:
     balance: float = 0.1
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Both tables on one connection."""
-
-    train: Source
-    holdout: Source
-
-    @cached_property
-    def connection(self) -> duckdb.DuckDBPyConnection:
-        return connect({"train": self.train, "holdout": self.holdout})
-
-    def fetch(self, sql: str) -> tuple[Any, ...]:
-        with reading(f"{self.train.path} and {self.holdout.path}"):
-            row: tuple[Any, ...] = self.connection.execute(sql).fetchall()[0]
-            return row
-
-    def comparable(self, name: str) -> str:
-        """A column so that equal values have equal hashes in both tables, whatever type each file gave it."""
-        same = self.train.columns[name] == self.holdout.columns[name]
-        return quote(name) if same else f"CAST({quote(name)} AS VARCHAR)"
-
-
 def leakage_checks(
     train: Source,
     holdout: Source,
@@ -87,7 +60,7 @@ def leakage_checks(
         features: the model's inputs; all columns but keys, time and target when None.
 
     Raises:
-        ConfigError: a named column is not in both tables.
+        ConfigError: a named column is not in both tables, or can not be compared on Spark.
         InputError: a table can not be read.
     """
     limits = limits or LeakageLimits()
@@ -102,7 +75,7 @@ def leakage_checks(
     empty = [source.path.name for source in (train, holdout) if source.rows == 0]
     if empty:
         return [_check("leakage.rows", CheckStatus.FAILED, 0.0, "both tables have rows", f"{empty[0]} has no rows")]
-    pair = _Pair(train, holdout)
+    pair = _pair(train, holdout)
     apart = {*keys, time, target}
     inputs = list(features) if features is not None else [n for n in train.columns if n not in apart]
     checks = []
@@ -115,6 +88,17 @@ def leakage_checks(
     if target:
         checks += _target_checks(pair, target, inputs, limits)
     return checks
+
+
+def _pair(train: Source, holdout: Source) -> Pair:
+    if not train.distributed:
+        return EmbeddedPair(train, holdout)
+    from mlcicd.data.spark import SparkSource
+    from mlcicd.data.spark_pair import SparkPair
+
+    if not isinstance(train, SparkSource) or not isinstance(holdout, SparkSource):
+        raise ConfigError("a table on Spark and one that is not can not be compared")
+    return SparkPair(train, holdout)
 
 
 def _check(
@@ -141,13 +125,8 @@ def _check(
     )
 
 
-def _key_overlap(pair: _Pair, keys: Sequence[str]) -> Check:
-    columns = ", ".join(pair.comparable(key) for key in keys)
-    known = " AND ".join(f"{quote(key)} IS NOT NULL" for key in keys)
-    shared, total = pair.fetch(
-        f"SELECT (SELECT count(*) FROM holdout WHERE {known} AND ({columns}) IN "
-        f"(SELECT ({columns}) FROM train WHERE {known})), (SELECT count(*) FROM holdout WHERE {known})"
-    )
+def _key_overlap(pair: Pair, keys: Sequence[str]) -> Check:
+    shared, total = pair.shared_keys(keys)
     label, required = ", ".join(keys), f"no {', '.join(keys)} is in both tables"
     if total == 0:
         return _check("leakage.keys", CheckStatus.FAILED, None, required, f"the holdout holds no {label} at all")
@@ -158,18 +137,15 @@ def _key_overlap(pair: _Pair, keys: Sequence[str]) -> Check:
         required,
         f"{shared:,} of {total:,} holdout rows have a {label} that the training set has, too" if shared else "",
         remedy=f"split by {label}, so that everything about one subject is on one side",
-        holdout_rows=int(total),
+        holdout_rows=total,
     )
 
 
-def _row_overlap(pair: _Pair, columns: Sequence[str], limits: LeakageLimits) -> Check:
-    required = f"at most {limits.row_overlap:.4%} of holdout rows are training rows"
+def _row_overlap(pair: Pair, columns: Sequence[str], limits: LeakageLimits) -> Check:
+    required = f"at most {percent(limits.row_overlap)} of holdout rows are training rows"
     if not columns:
         return _check("leakage.row_overlap", CheckStatus.FAILED, None, required, "the tables have no column in common")
-    values = ", ".join(pair.comparable(name) for name in columns)
-    # Equal rows have equal 64-bit hashes; at ten million rows a side, one accidental pair is a matter of 1 in
-    # 200,000.
-    (shared,) = pair.fetch(f"SELECT count(*) FROM holdout WHERE hash({values}) IN (SELECT hash({values}) FROM train)")
+    shared = pair.shared_rows(columns)
     share = shared / pair.holdout.rows
     failed = share > limits.row_overlap
     return _check(
@@ -179,28 +155,15 @@ def _row_overlap(pair: _Pair, columns: Sequence[str], limits: LeakageLimits) -> 
         required,
         f"{shared:,} of {pair.holdout.rows:,} holdout rows are in the training set, value for value" if shared else "",
         remedy="drop duplicates before the split",
-        rows=int(shared),
+        rows=shared,
         columns=list(columns)[:50],
     )
 
 
-def _time_order(pair: _Pair, time: str) -> Check:
+def _time_order(pair: Pair, time: str) -> Check:
     required = f"the holdout's first {time} is after the training set's last"
-    column = quote(time)
-    shown: Callable[[float], str] = _moment
-    kinds = {kind_of(source.columns[time]) for source in (pair.train, pair.holdout)}
-    if kinds <= {"date", "timestamp"}:
-        value = f"epoch({column})"
-    elif kinds <= {"int", "float", "decimal"}:
-        value, shown = f"CAST({column} AS DOUBLE)", repr
-    else:
-        value = f"epoch(TRY_CAST(CAST({column} AS VARCHAR) AS TIMESTAMP))"
-    end, start, late, total, unknown = pair.fetch(
-        f"WITH border AS (SELECT max({value}) AS last, "
-        f"count(*) FILTER (WHERE {value} IS NULL) AS unknown FROM train) "
-        f"SELECT any_value(last), min({value}), count(*) FILTER (WHERE {value} <= last), count(*), "
-        f"any_value(unknown) + count(*) FILTER (WHERE {value} IS NULL) FROM holdout, border"
-    )
+    end, start, late, total, unknown, dated = pair.order(time)
+    shown: Callable[[float], str] = _moment if dated else repr
     if end is None or start is None:
         return _check(
             "leakage.time", CheckStatus.FAILED, None, required, f"{time!r} holds no time in one of the tables"
@@ -222,7 +185,7 @@ def _time_order(pair: _Pair, time: str) -> Check:
         remedy="split at one point in time, with a gap as long as the label takes to become known",
         training_end=shown(end),
         holdout_start=shown(start),
-        holdout_rows_before=int(late),
+        holdout_rows_before=late,
     )
 
 
@@ -233,24 +196,20 @@ def _moment(seconds: float) -> str:
         return f"{seconds} s"
 
 
-def _target_checks(pair: _Pair, target: str, inputs: Sequence[str], limits: LeakageLimits) -> list[Check]:
+def _target_checks(pair: Pair, target: str, inputs: Sequence[str], limits: LeakageLimits) -> list[Check]:
     inputs = [name for name in inputs if name != target]
     return [
-        *_target_leakage(pair.train, target, inputs, limits),
+        *_target_leakage(pair, target, inputs, limits),
         _conflicts(pair, target, inputs, limits),
         _balance(pair, target, limits),
     ]
 
 
-def _target_leakage(train: Source, target: str, inputs: Sequence[str], limits: LeakageLimits) -> list[Check]:
+def _target_leakage(pair: Pair, target: str, inputs: Sequence[str], limits: LeakageLimits) -> list[Check]:
     required = f"no feature alone reaches an AUC above {limits.auc}"
-    positives = positive_conditions(train, target)
-    if not positives:
+    powers = pair.powers(target, inputs)
+    if powers is None:
         return [_check("leakage.target", CheckStatus.FAILED, None, required, f"the label {target!r} has one value")]
-    powers: dict[str, float] = {}
-    for positive in positives:
-        for name, power in powers_of(train, positive, inputs).items():
-            powers[name] = max(power, powers.get(name, 0.0))
     unseen = [name for name in inputs if name not in powers]
     if not powers:
         return [
@@ -298,31 +257,26 @@ def _target_leakage(train: Source, target: str, inputs: Sequence[str], limits: L
     ]
 
 
-def _conflicts(pair: _Pair, target: str, inputs: Sequence[str], limits: LeakageLimits) -> Check:
-    required = f"at most {limits.conflicts:.4%} of training rows contradict another"
+def _conflicts(pair: Pair, target: str, inputs: Sequence[str], limits: LeakageLimits) -> Check:
+    required = f"at most {percent(limits.conflicts)} of training rows contradict another"
     if not inputs:
         return _check("leakage.conflicts", CheckStatus.SKIPPED, None, required, "there are no features")
-    features = ", ".join(quote(name) for name in inputs)
-    label = f"CAST({quote(target)} AS VARCHAR)"
-    (rows,) = pair.fetch(
-        f"SELECT coalesce(sum(n), 0) FROM (SELECT count(*) AS n FROM train GROUP BY hash({features}) "
-        f"HAVING min({label}) <> max({label}))"
-    )
-    share = float(rows) / pair.train.rows
+    rows = pair.contradictions(target, inputs)
+    share = rows / pair.train.rows
     failed = share > limits.conflicts
     return _check(
         "leakage.conflicts",
         CheckStatus.FAILED if failed else CheckStatus.PASSED,
         share,
         required,
-        f"{int(rows):,} training rows have the same features as another and a different {target!r}" if rows else "",
+        f"{rows:,} training rows have the same features as another and a different {target!r}" if rows else "",
         remedy="look for labels that were entered twice, or for a feature that tells those rows apart",
         severity=Severity.WARN,
-        rows=int(rows),
+        rows=rows,
     )
 
 
-def _balance(pair: _Pair, target: str, limits: LeakageLimits) -> Check:
+def _balance(pair: Pair, target: str, limits: LeakageLimits) -> Check:
     required = f"ks/1 of {target} between the tables <= {limits.balance:g}"
     (result,) = drift(profile(pair.train, [target]), profile(pair.holdout, [target]))
     status, reason = _judge_balance(result, limits.balance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mlcicd.core.verdict import Check, CheckStatus, Severity
+from mlcicd.data.conditions import percent
 from mlcicd.data.drift import DriftResult
 
 _NAMED = 5
@@ -28,7 +29,7 @@ def category_checks(
     """
     compared = [result for result in results if result.kind == "category" and result.js is not None]
     required = ", ".join(
-        f"at most {bound:.4%} of rows in {what} categories"
+        f"at most {percent(bound)} of rows in {what} categories"
         for what, bound in (("new", max_new), ("vanished", max_vanished))
         if bound is not None
     )

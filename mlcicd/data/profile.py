@@ -14,6 +14,7 @@ from typing import Any
 
 from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.core.yaml_lines import nearest
+from mlcicd.data.cells import count_categories, count_cells, moments, moments_sql
 from mlcicd.data.column_profile import ColumnProfile, Kind, hashed
 from mlcicd.data.conditions import kind_of
 from mlcicd.data.distributed_profile import plain_values
@@ -29,7 +30,7 @@ _KEPT_CATEGORIES = 200
 _LONGEST_CATEGORY = 80
 _SIZE = 280_000
 _SLICES_SIZE = 140_000
-_MOST_CELLS, _FEWEST_CELLS = 512, 16
+_MOST_CELLS, _FEWEST_CELLS = 2048, 16
 _BYTES_A_CELL, _BYTES_A_COLUMN = 9, 320
 # The largest number whose square is one.
 _SQUARABLE = 1e150
@@ -167,19 +168,10 @@ def profile(
     kinds = _kinds(source, names, like)
     found: dict[str, ColumnProfile] = {}
     rows = source.rows
+    counted = _counted_elsewhere if source.distributed else _counted_at_once if source.untyped else _counted_one_by_one
     for start in range(0, len(names), _COLUMNS_PER_PASS):
         block = names[start : start + _COLUMNS_PER_PASS]
-        cells = {n: _count_cells(source, n, kinds[n]) for n in block if kinds[n] in ("numeric", "text")}
-        values: Sequence[dict[str, Any]]
-        if source.distributed:
-            numbers = {name: _number(name, kinds[name]) for name in cells}
-            values = plain_values(source, block, kinds, numbers, most=_SQUARABLE, longest=_LONGEST_CATEGORY)
-        else:
-            parts = ", ".join(_aggregates(name, kinds[name], cells.get(name)) for name in block)
-            values = source.fetch(f"SELECT {parts} FROM data")[0]
-        for name, value in zip(block, values, strict=True):
-            if (counted := cells.get(name)) is not None:
-                value["counts"] = counted.counts
+        for name, value in zip(block, counted(source, block, kinds), strict=True):
             found[name] = _column(kinds[name], rows, value, name in hidden)
     return Profile(rows, found, target, hidden)
 
@@ -221,32 +213,44 @@ def _number(name: str, kind: Kind) -> str:
     return f"CAST({text} AS DOUBLE)"
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """The cells of one column: counts, and whether all its values are finite and can be squared."""
-
-    counts: dict[float, int]
-    plain: bool
-
-
-def _count_cells(source: Source, name: str, kind: Kind) -> _Cells | None:
-    """Counts by a grouping, which reads no other column and is several times faster than building a map.
-
-    None for CSV and JSON, where every pass reads all the text again: there the map is the cheaper way.
-    """
-    if source.untyped:
-        return None
-    value = _number(name, kind)
-    rows = source.fetch(
-        f"SELECT cell, count(*), count(v) FROM (SELECT {value} AS v, {rounding_sql(value)} AS cell FROM data) "
-        "GROUP BY cell"
-    )
-    counts = {float(cell): int(count) for cell, count, _ in rows if cell is not None}
-    odd = sum(int(present) for cell, _, present in rows if cell is None)
-    return _Cells(counts, odd == 0 and all(abs(cell) < _SQUARABLE for cell in counts))
+def _counted_one_by_one(source: Source, names: Sequence[str], kinds: Mapping[str, Kind]) -> list[dict[str, Any]]:
+    """A grouping for each column, several times faster than building a map, and one pass for the means."""
+    cells = {n: count_cells(source, _number(n, kinds[n])) for n in names if kinds[n] in ("numeric", "text")}
+    categories = {n: count_categories(source, n, _LONGEST_CATEGORY) for n in names if kinds[n] == "category"}
+    rest = [name for name in names if name not in categories]
+    parts = [
+        moments_sql(_number(name, kinds[name]), cells[name], _SQUARABLE) if name in cells else f"count({quote(name)})"
+        for name in rest
+    ]
+    found = dict(zip(rest, source.fetch(f"SELECT {', '.join(parts)} FROM data")[0], strict=True)) if rest else {}
+    values: list[dict[str, Any]] = []
+    for name in names:
+        if name in categories:
+            values.append({"present": sum(categories[name].values()), "counts": categories[name]})
+        elif name in cells:
+            one = cells[name]
+            odd = {"present": one.present, "nan": one.nan, "infinite": one.infinite, "counts": one.counts}
+            values.append(odd | moments(found[name], one))
+        else:
+            values.append({"present": found[name]})
+    return values
 
 
-def _aggregates(name: str, kind: Kind, cells: _Cells | None) -> str:
+def _counted_at_once(source: Source, names: Sequence[str], kinds: Mapping[str, Kind]) -> list[dict[str, Any]]:
+    """One pass, for CSV and JSON: there every pass reads all the text again, and maps are the cheaper way."""
+    return list(source.fetch(f"SELECT {', '.join(_aggregates(name, kinds[name]) for name in names)} FROM data")[0])
+
+
+def _counted_elsewhere(source: Source, names: Sequence[str], kinds: Mapping[str, Kind]) -> list[dict[str, Any]]:
+    numbers = {name: _number(name, kinds[name]) for name in names if kinds[name] in ("numeric", "text")}
+    values = plain_values(source, names, kinds, numbers, most=_SQUARABLE, longest=_LONGEST_CATEGORY)
+    for name, value in zip(names, values, strict=True):
+        if name in numbers:
+            value["counts"] = count_cells(source, numbers[name]).counts
+    return values
+
+
+def _aggregates(name: str, kind: Kind) -> str:
     column = quote(name)
     if kind in ("time", "other"):
         return f"{{'present': count({column})}}"
@@ -254,16 +258,13 @@ def _aggregates(name: str, kind: Kind, cells: _Cells | None) -> str:
         text = f"left(CAST({column} AS VARCHAR), {_LONGEST_CATEGORY})"
         return f"{{'present': count({column}), 'counts': histogram({text})}}"
     value = _number(name, kind)
-    plain = cells is not None and cells.plain
-    finite = "" if plain else f" FILTER (WHERE isfinite({value}))"
+    finite = f"FILTER (WHERE isfinite({value}))"
     # Clamped before squaring: a single 1e300 must not turn the deviation into an error.
-    clamped = value if plain else f"greatest(least({value}, {_SQUARABLE!r}), -{_SQUARABLE!r})"
+    clamped = f"greatest(least({value}, {_SQUARABLE!r}), -{_SQUARABLE!r})"
     return (
-        f"{{'present': count({column}), 'nan': {0 if plain else f'count_if(isnan({value}))'}, "
-        f"'infinite': {0 if plain else f'count_if(isinf({value}))'}, "
-        f"'mean': avg({clamped}){finite}, 'deviation': stddev_pop({clamped}){finite}, "
-        f"'low': min({value}){finite}, 'high': max({value}){finite}, "
-        f"'counts': {f'histogram({rounding_sql(value)})' if cells is None else 'NULL'}}}"
+        f"{{'present': count({column}), 'nan': count_if(isnan({value})), 'infinite': count_if(isinf({value})), "
+        f"'mean': avg({clamped}) {finite}, 'deviation': stddev_pop({clamped}) {finite}, "
+        f"'low': min({value}) {finite}, 'high': max({value}) {finite}, 'counts': histogram({rounding_sql(value)})}}"
     )
 
 

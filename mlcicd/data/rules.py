@@ -12,7 +12,7 @@ from fractions import Fraction
 from mlcicd.core.verdict import Check, CheckStatus, Severity
 from mlcicd.core.yaml_lines import nearest
 from mlcicd.data.column_rules import ColumnRules
-from mlcicd.data.conditions import RowRule, Rules, UniqueRule
+from mlcicd.data.conditions import RowRule, Rules, UniqueRule, percent
 from mlcicd.data.expressions import ExpressionError, check_expression
 from mlcicd.data.schema import Rule, TableSchema
 from mlcicd.data.source import Source, quote
@@ -72,7 +72,7 @@ def _expression(source: Source, schema: TableSchema, index: int, rule: Rule, rul
             applies=f"(TRY({where}) IS TRUE)" if where else "TRUE",
             valid=f"TRY({condition.sql})",
             allowed=1 - Fraction(str(rule.mostly)),
-            required=rule.expression + (f" for at least {rule.mostly:.6%} of rows" if rule.mostly < 1 else ""),
+            required=rule.expression + (f" for at least {percent(rule.mostly)} of rows" if rule.mostly < 1 else ""),
             violation="rows for which it is not true",
             severity=rule.severity,
             remedy=rule.description

@@ -111,7 +111,7 @@ class SparkSource(Source):
             text, values = to_spark(sql, self._type_of)
         except NotOnSpark as error:
             raise ConfigError(f"this can not run on Spark: {error}", where=str(self.path), remedy=ELSEWHERE) from error
-        with _running(str(self.path)):
+        with running(str(self.path)):
             return [tuple(row) for row in self.frame.sparkSession.sql(text, args=values).collect()]
 
 
@@ -138,7 +138,7 @@ def open_spark(
             remedy="write the data as Parquet, or use `engine: duckdb`",
         )
     own = _session_of_ours(session or _session(master, options or {}))
-    with _running(str(path)):
+    with running(str(path)):
         reader = own.read.option("pathGlobFilter", "*.parquet")
         frame = reader.parquet(str(path.resolve())) if path.is_dir() else own.read.parquet(*map(str, files))
     return _bound(frame, path, files)
@@ -151,7 +151,7 @@ def open_spark_frame(frame: Any, *, name: str = "frame") -> SparkSource:
         InputError: no columns, or two columns of one name.
         ServiceError: Spark failed.
     """
-    with _running(name):
+    with running(name):
         # Only a global view is seen by another session, and ours has settings that the user's must not get.
         view = f"mlcicd_{uuid.uuid4().hex}"
         refuse_duplicates(frame.columns, name)
@@ -202,12 +202,12 @@ def _session(master: str, options: Mapping[str, str]) -> Any:
         builder = builder.master(master)
     for name, value in options.items():
         builder = builder.config(name, value)
-    with _running("Spark"):
+    with running("Spark"):
         return builder.getOrCreate()
 
 
 @contextmanager
-def _running(where: str) -> Iterator[None]:
+def running(where: str) -> Iterator[None]:
     """Turns what Spark raises into errors a user can act on."""
     from py4j.protocol import Py4JError
     from pyspark.errors import AnalysisException, PySparkException, PySparkRuntimeError

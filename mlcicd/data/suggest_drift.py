@@ -100,7 +100,7 @@ def suggestion_yaml(found: Sequence[Suggestion], source: Source, time: str, ever
     """The suggestions as a `drift` section of `mlcicd.yaml`, with what each was made from."""
     periods = max((len(one.moved) for one in found), default=0) + 1
     lines = [
-        f"# From {source.path.name}: each {every} of {time} against all before it, {periods} in all.",
+        f"# From {' '.join(source.path.name.split())}: each {every} of {time} against all before it, {periods} in all.",
         f"# A bound is the largest {distances.DEFINITIONS[metric]} seen, and a quarter.",
         "drift:",
         f"  metric: {metric}",

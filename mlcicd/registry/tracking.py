@@ -109,7 +109,7 @@ class Registry(RegisteredModels):
 
         with self._talking("record the parameters"):
             known = self._client.get_run(run_id).data.params
-            new = [Param(k, v[:6000]) for k, v in params.items() if k not in known]
+            new = [Param(k, redact(v)[:6000]) for k, v in params.items() if k not in known]
             for start in range(0, len(new), 100):
                 self._client.log_batch(run_id, params=new[start : start + 100])
 

@@ -20,6 +20,7 @@ from mlcicd.report.intervals import interval_svg
 from mlcicd.report.markup import clean
 from mlcicd.report.matrix import KIND, draw_matrix, parse_matrix
 from mlcicd.report.quantities import bounds, duration, number
+from mlcicd.report.rows import ShownRow, shown_rows
 from mlcicd.report.svg import draw, legend
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _FIRST = ("error", "failed", "inconclusive", "ungated")
 _FIGURES = 12
 _OPERATORS = {">=": "≥ ", "<=": "≤ ", ">= ": "≥ ", "<= ": "≤ ", "-": "−"}
 _BACKTICKS = re.compile(r"`([^`]+)`")
+# Not behind the & of what has been escaped.
+_JOINTS = re.compile(r"[._/](?=\w)")
 _OPERATOR = re.compile(r"[<>]= ?|(?<![\w.])-(?=[\d.])")
 
 
@@ -48,6 +51,7 @@ class CheckRow:
     required: str
     reason: str
     remedy: str
+    rows: list[ShownRow]
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["code_spans"] = _code_spans
+    environment.filters["breakable"] = _breakable
     return environment
 
 
@@ -142,6 +147,13 @@ def _code_spans(text: str) -> Markup:
     from markupsafe import Markup, escape
 
     return Markup(_BACKTICKS.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704  (escaped in this very line)
+
+
+def _breakable(name: str) -> Markup:
+    """The name, escaped, with places at which a long one may go on in the next line: not amid a word."""
+    from markupsafe import Markup, escape
+
+    return Markup(_JOINTS.sub(r"\g<0><wbr>", str(escape(name))))  # noqa: S704  (escaped in this very line)
 
 
 def _section(verdict: Verdict, position: int) -> StageSection:
@@ -192,6 +204,7 @@ def _check(check: Check) -> CheckRow:
         required=_OPERATOR.sub(lambda m: _OPERATORS[m.group()], clean(check.required, limit=160)),
         reason=clean(check.reason),
         remedy=clean(check.remedy),
+        rows=shown_rows(check),
     )
 
 

@@ -13,7 +13,11 @@ VERSUS = " vs champion"
 _WIDTH = 168.0
 _HEIGHT = 24.0
 _EDGE = 8.0
-_BOUND = re.compile(r"\s*(>=|≥|>|at least|<=|≤|<|at most)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?)\b")
+# A distance is named with the version of its definition first: `js/1 <= 0.1`.
+_BOUND = re.compile(
+    r"(?:[a-z]+/\d+\s(?:.*\s)?)?\s*(>=|≥|>|at least|<=|≤|<|at most)"
+    r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?)\b(%?)"
+)
 _LOWER_BOUNDS = (">=", "≥", ">", "at least")
 
 
@@ -21,11 +25,11 @@ def requirement(check: Check) -> tuple[float | None, float | None]:
     """The lowest and the highest value allowed, each None when there is none that a program can read.
 
     They are ``details["required_min"]`` and ``details["required_max"]``, or else the number in a `required`
-    that begins like ``>= 0.7``.
+    that begins like ``>= 0.7``, or ``at most 1%``, which is a share of 0.01 (``5 %`` is in a unit of its own).
     """
     low, high = (_finite(check.details.get(key)) for key in ("required_min", "required_max"))
     if low is None and high is None and (match := _BOUND.match(check.required)):
-        value = _finite(float(match.group(2)))
+        value = _finite(float(match.group(2)) / (100 if match.group(3) else 1))
         return (value, None) if match.group(1) in _LOWER_BOUNDS else (None, value)
     return low, high
 

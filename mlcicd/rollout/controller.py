@@ -19,8 +19,7 @@ from mlcicd.rollout.sources import Source
 from mlcicd.rollout.state import Phase, Plan, RolloutState
 from mlcicd.rollout.store import Store
 from mlcicd.rollout.traffic import Ledger, Traffic
-from mlcicd.rollout.windows import Window
-from mlcicd.rollout.work import Ground, Outcome, Work, judge_of
+from mlcicd.rollout.work import Ground, Journal, Outcome, Work, judge_of
 
 __all__ = ["Controller", "Outcome"]
 
@@ -49,7 +48,7 @@ class Controller:
         ledger: Ledger,
         *,
         clock: Callable[[], float] = time.time,
-        journal: Callable[[float, Sequence[Window], Sequence[Cohort]], None] | None = None,
+        journal: Journal | None = None,
         cohorts: Callable[[], Sequence[Cohort]] | None = None,
         explain: Callable[[Decision], str] | None = None,
     ) -> None:
@@ -61,7 +60,7 @@ class Controller:
             source=make_source(self._share_at),
             ledger=ledger,
             clock=clock,
-            journal=journal or (lambda _started, _windows, _cohorts: None),
+            journal=journal or (lambda _started, _windows, _cohorts, _promoted: None),
             cohorts=cohorts or (lambda: ()),
             explain=explain or (lambda _decision: ""),
         )

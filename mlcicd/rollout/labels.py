@@ -10,6 +10,9 @@ it names, and either arm may be missing::
     {"t": 1700000000, "seconds": 60,
      "champion": {"rates": {"fraud_missed": {"n": 440, "x": 9}}},
      "canary": {"rates": {"fraud_missed": {"n": 48, "x": 1}}}}
+
+The evidence of a rollout also says when the canary became the champion, ``{"t": 1700003600, "promoted": true}``: what
+was predicted from then on has no second arm, and no clock of a replay could tell.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from mlcicd.core.errors import InputError
 from mlcicd.rollout.windows import Arm, Window
@@ -117,6 +120,33 @@ def is_cohort(value: object) -> bool:
     return bool(arms) and all(isinstance(arm, Mapping) and set(arm) <= {"rates"} for arm in arms)
 
 
+def promotion_line(t: float) -> dict[str, Any]:
+    """What is written of a promotion at `t`, seconds in the clock of the windows."""
+    return {"t": t, "promoted": True}
+
+
+def is_promotion(value: object) -> bool:
+    """Whether a parsed line says when the canary was promoted."""
+    return isinstance(value, Mapping) and "promoted" in value
+
+
+def read_promotion(path: Path) -> float | None:
+    """When the canary was promoted, by a file of JSON lines; None when it does not say so.
+
+    Raises:
+        InputError: the file can not be read, or the line (named) tells no time.
+    """
+    promoted = None
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for number, line in enumerate(file, start=1):
+                if '"promoted"' in line and is_promotion(value := _parsed(line, f"{path}:{number}")):
+                    promoted = _promotion_time(value, f"{path}:{number}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("can not read the outcomes", where=str(path), why=str(error)) from error
+    return promoted
+
+
 def read_cohorts(path: Path, seconds: float, *, growing: bool = False) -> list[Cohort]:
     """The cohorts of a file of JSON lines, by time: those of its own lines, and those that its windows hold.
 
@@ -143,9 +173,11 @@ def read_cohorts(path: Path, seconds: float, *, growing: bool = False) -> list[C
 
 
 def _add(line: str, where: str, seconds: float, found: dict[float, Cohort], own: dict[float, Cohort]) -> None:
+    value = _parsed(line, where)
     try:
-        value = json.loads(line)
-        if is_cohort(value):
+        if is_promotion(value):
+            _promotion_time(value, where)
+        elif is_cohort(value):
             cohort = Cohort.from_json(value, seconds)
             found[cohort.t] = found[cohort.t].updated(cohort) if cohort.t in found else cohort
         else:
@@ -154,11 +186,31 @@ def _add(line: str, where: str, seconds: float, found: dict[float, Cohort], own:
                 own[of_window.t] = of_window
     except InputError as error:
         raise InputError(error.what, where=where, why=error.why, remedy=error.remedy) from error
+
+
+def _parsed(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError("this line is not JSON", where=where, why=str(error)) from error
 
 
+def _promotion_time(value: Mapping[str, Any], where: str) -> float:
+    t = value.get("t")
+    if set(value) != {"t", "promoted"} or value["promoted"] is not True or not _is_finite(t):
+        raise InputError(
+            "this line does not say when the canary was promoted",
+            where=where,
+            remedy='write it as {"t": SECONDS, "promoted": true}',
+        )
+    return float(t)
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _number(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _is_finite(value):
         raise InputError(f"{name} must be a finite number, not {value!r}")
     return float(value)

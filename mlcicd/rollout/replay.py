@@ -86,6 +86,7 @@ def replay(
     last_share: float = 0.0,
     cohorts: Sequence[Cohort] = (),
     window_s: float = 10.0,
+    promoted_at: float | None = None,
 ) -> ReplayResult:
     """Runs the judge over windows until it rolls back, is inconclusive, promotes, or they end.
 
@@ -99,6 +100,9 @@ def replay(
         last_share: share of the last traffic step: a rollout promotes only from there, once the step is done.
         cohorts: the late outcomes.
         window_s: seconds a window lasts.
+        promoted_at: when the canary that was recorded became the champion (seconds, in the clock of the windows):
+            the outcomes of later predictions are its own alone, whenever this judge would have promoted it. A judge
+            that would not have done so by then is asked no further. Without it, that is when this judge promotes.
 
     Raises:
         InputError: there is no window, or one that can not be judged.
@@ -110,7 +114,9 @@ def replay(
     at_window = requests = errors = 0
     last: Window | None = None
     unripe = list(cohorts)
-    for now, window in _ticks(windows, cohorts, spec, window_s):
+    for now, window in _ticks(windows, cohorts, spec, window_s, promoted_at):
+        if promoted is None and promoted_at is not None and now > promoted_at and trace:
+            break
         if window is not None and promoted is None:
             judge.update(window)
             last, requests = window, requests + window.canary.requests
@@ -130,7 +136,7 @@ def replay(
         promoting = decision.action is Action.PROMOTE and decision.step_ready and last.share >= last_share - 1e-6
         if promoting and stop_at_promote:
             promoted = decision, len(trace)
-            judge.promoted(now)
+            judge.promoted(now if promoted_at is None else promoted_at)
             if judge.watch_ends is None:
                 break
     if decision is None or not trace:
@@ -153,15 +159,21 @@ def replay(
 
 
 def _ticks(
-    windows: Iterable[Window], cohorts: Sequence[Cohort], spec: JudgeSpec, window_s: float
+    windows: Iterable[Window],
+    cohorts: Sequence[Cohort],
+    spec: JudgeSpec,
+    window_s: float,
+    promoted_at: float | None,
 ) -> Iterator[tuple[float, Window | None]]:
-    """When the judge looks: at the end of each window, and after the last one whenever outcomes mature."""
+    """When the judge looks: at the end of each window, and after the last one whenever outcomes mature, and when the
+    canary was promoted."""
     now = -float("inf")
     for window in windows:
         now = window.t + window_s
         yield now, window
     delays = {metric.label_delay_s for metric in spec.metrics if metric.label_delay_s > 0}
-    for later in sorted({cohort.end + delay for cohort in cohorts for delay in delays}):
+    recorded = set() if promoted_at is None else {promoted_at}
+    for later in sorted({cohort.end + delay for cohort in cohorts for delay in delays} | recorded):
         if later > now:
             yield later, None
 

@@ -112,6 +112,7 @@ class RolloutState:
         promoted: when the canary became the champion; None until then, or when its outcomes are not watched.
         judge: :meth:`mlcicd.rollout.judge.Judge.state`.
         outcome: the judge's or a person's final action, once there is one. reason: why, in a sentence.
+        attempt: which try of the same version it is, where somebody else moves the weights.
         trace: evidence over time, thinned by summing neighbours. events: the last things that happened.
     """
 
@@ -132,6 +133,7 @@ class RolloutState:
     promoted: float | None = None
     outcome: str = ""
     reason: str = ""
+    attempt: str = ""
     trace: tuple[TracePoint, ...] = ()
     events: tuple[Event, ...] = field(default=())
 

@@ -21,6 +21,10 @@ from mlcicd.rollout.windows import Window
 _SAME_SHARE = 0.005
 
 
+# Told when the rollout was started, of windows, of late outcomes, and of the time of a promotion.
+Journal = Callable[[float, Sequence[Window], Sequence[Cohort], float | None], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a call came to.
@@ -53,7 +57,7 @@ class Ground:
     source: Source
     ledger: Ledger
     clock: Callable[[], float]
-    journal: Callable[[float, Sequence[Window], Sequence[Cohort]], None]
+    journal: Journal
     cohorts: Callable[[], Sequence[Cohort]]
     explain: Callable[[Decision], str]
     state: RolloutState | None = None
@@ -225,7 +229,7 @@ class Work:
                 break
         self._mature(now)
         if self._seen or self._matured:
-            self._g.journal(state.started, [window for window, _ in self._seen], self._matured)
+            self._g.journal(state.started, [window for window, _ in self._seen], self._matured, None)
         if not self._seen:
             self._note_silence(now)
         self._state = state.having(consumed=consumed, cursor=source.state(), attended=now)
@@ -296,7 +300,7 @@ class Work:
             return self.save(phase=Phase.DONE)
         self._mature(now)
         if self._matured:
-            self._g.journal(self.state.started, [], self._matured)
+            self._g.journal(self.state.started, [], self._matured, None)
         decision, ends = self._judge.decision(), self._judge.watch_ends
         if decision.final:
             self.save(phase=Phase.WITHDRAWING, outcome=decision.action.value, reason=decision.reason, attended=now)
@@ -340,6 +344,7 @@ class Work:
         self._read_back(self.state.version)
         now = math.ceil(self._g.clock() * 1000) / 1000
         self._judge.promoted(now)
+        self._g.journal(self.state.started, [], [], now)
         self._state = self.state.moving(now, 1.0)
         self.note(f"version {self.state.version} is promoted; the outcomes of its predictions are watched")
         return self.save(phase=Phase.WATCHING, intended=1.0, observed=1.0, promoted=now)

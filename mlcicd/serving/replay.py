@@ -11,6 +11,7 @@ import ipaddress
 import json
 import math
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -99,6 +100,7 @@ def replay(
     path: str = "/invocations",
     timeout_s: float = 30.0,
     token: str = "",
+    tls: ssl.SSLContext | None = None,
 ) -> ReplayResult:
     """Sends the bodies in turn, again from the first after the last, until the time or the count is reached.
 
@@ -106,7 +108,7 @@ def replay(
     server that does not lets the rate sink, it never builds up a debt that is sent in a burst.
 
     Args:
-        url: the server's root, `http://host:port`.
+        url: the server's root, `http://host:port`, or `https://host:port`.
         bodies: MLflow request bodies.
         rate_per_s: requests a second, at most 10 000.
         duration_s, count: when to end; at least one of them.
@@ -115,12 +117,13 @@ def replay(
         loopback_only: refuse any host that is not this machine.
         timeout_s: the longest one answer is waited for.
         token: sent with each, if there is one.
+        tls: for an https URL: whom to trust, and the caller's own certificate.
 
     Raises:
         ConfigError: a limit is exceeded, or the host is not this machine.
         InputError: there is nothing to send.
     """
-    host, port = _checked_host(url, loopback_only=loopback_only)
+    host, port = _checked_host(url, "https" if tls else "http", loopback_only=loopback_only)
     if not math.isfinite(rate_per_s) or not 0 < rate_per_s <= MAX_RATE_PER_S:
         raise ConfigError(f"the rate must lie between 0 and {MAX_RATE_PER_S:g} requests a second, not {rate_per_s}")
     if not 1 <= concurrency <= MAX_CONCURRENCY:
@@ -133,7 +136,7 @@ def replay(
         raise InputError("there are no requests to replay", where=url)
     schedule = _Schedule(rate_per_s, duration_s, count, stop or threading.Event())
     headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
-    worker = _Worker(host, port, path, list(bodies), timeout_s, schedule, headers)
+    worker = _Worker(host, port, path, list(bodies), timeout_s, schedule, headers, tls)
     results = [ReplayResult() for _ in range(concurrency)]
     threads = [threading.Thread(target=worker.run, args=(result,), daemon=True) for result in results]
     started = time.monotonic()
@@ -184,9 +187,14 @@ class _Worker:
     timeout_s: float
     schedule: _Schedule
     headers: dict[str, str]
+    tls: ssl.SSLContext | None
 
     def run(self, result: ReplayResult) -> None:
-        connection = _Connection(self.host, self.port, timeout=self.timeout_s)
+        connection = (
+            _TlsConnection(self.host, self.port, timeout=self.timeout_s, context=self.tls)
+            if self.tls
+            else _Connection(self.host, self.port, timeout=self.timeout_s)
+        )
         try:
             while (number := self.schedule.take()) is not None:
                 self._send(connection, self.bodies[number % len(self.bodies)], result)
@@ -215,14 +223,20 @@ class _Connection(http.client.HTTPConnection):
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _checked_host(url: str, *, loopback_only: bool) -> tuple[str, int]:
+class _TlsConnection(http.client.HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _checked_host(url: str, scheme: str, *, loopback_only: bool) -> tuple[str, int]:
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or 80
+        host, port = parts.hostname, parts.port or (443 if scheme == "https" else 80)
     except ValueError as error:
         raise ConfigError("not a URL", where=url, why=str(error)) from error
-    if parts.scheme != "http" or not host:
-        raise ConfigError("a replay needs an http:// URL", where=url)
+    if parts.scheme != scheme or not host:
+        raise ConfigError(f"a replay needs an {scheme}:// URL", where=url)
     if loopback_only and not _is_loopback(host):
         raise ConfigError(
             "a replay only aims at this machine",

@@ -12,7 +12,7 @@ from mlcicd.stages.common import registry_of, version_evidence
 from mlcicd.stages.lineage import origin_of
 from mlcicd.stages.places import Place, environment_name, version_to_deploy
 from mlcicd.stages.record import Record, stage
-from mlcicd.stages.supply_evidence import signature_checks
+from mlcicd.stages.supply_signing import signature_checks
 
 
 @stage("approve")

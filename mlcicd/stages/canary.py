@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import Event, Thread
-from typing import Any, get_args
+from collections.abc import Callable
+from typing import get_args
 
 from mlcicd.config import seconds
-from mlcicd.config.canary import Canary
 from mlcicd.core.errors import ConfigError, InputError, MlcicdError, ServiceError
 from mlcicd.core.verdict import Check, CheckStatus, Severity, Status
 from mlcicd.registry import RegisteredVersion, Registry
@@ -23,12 +20,12 @@ from mlcicd.rollout import Action, Decision
 from mlcicd.rollout.controller import Controller, Outcome
 from mlcicd.rollout.notify import Event as Told
 from mlcicd.rollout.notify import Notification
+from mlcicd.rollout.sources import Source
 from mlcicd.rollout.state import Phase, RolloutState
 from mlcicd.rollout.store import Store
-from mlcicd.serving.replay import read_bodies, replay
 from mlcicd.stages.approve import refuse_revoked
 from mlcicd.stages.canary_ground import (
-    RegistryLedger,
+    TaggingLedger,
     TargetTraffic,
     WindowFile,
     judge_spec,
@@ -39,9 +36,10 @@ from mlcicd.stages.canary_ground import (
 from mlcicd.stages.canary_report import conclude, said
 from mlcicd.stages.canary_shadow import shadow
 from mlcicd.stages.canary_sources import cohorts_of, router_counts_them, source_of, target_counts_them, teller
-from mlcicd.stages.common import prepare_data, registry_of
+from mlcicd.stages.canary_traffic import traffic
+from mlcicd.stages.common import registry_of
 from mlcicd.stages.lineage import recovered
-from mlcicd.stages.places import Place, place, token
+from mlcicd.stages.places import Place, place
 from mlcicd.stages.record import Record, stage
 from mlcicd.targets.base import Attended, TargetStatus
 from mlcicd.targets.failures import Explaining
@@ -143,14 +141,15 @@ class _Job:
         self._told = Action.CONTINUE
         self._store = store
         target = where.target
+        self._counted: Callable[[Callable[[float], float]], Source] = lambda share_at: source_of(
+            project, champion=champion, canary=candidate.version, share_at=share_at, counters=target.counters
+        )
         self._controller = Controller(
             plan_of(self._settings, candidate, champion),
             store,
             TargetTraffic(target),
-            lambda share_at: source_of(
-                project, champion=champion, canary=candidate.version, share_at=share_at, counters=target.counters
-            ),
-            RegistryLedger(project, registry, where, candidate),
+            self._counted,
+            TaggingLedger(record, registry, where, candidate, champion),
             journal=WindowFile(project).add,
             cohorts=cohorts_of(project),
             explain=self._explain,
@@ -204,7 +203,7 @@ class _Job:
     def _watch(self, watch_s: float | None, url: str) -> Outcome:
         ends = None if watch_s is None else time.monotonic() + watch_s
         try:
-            with _traffic(self._record, self._settings, url):
+            with traffic(self._record, self._where, self._settings, url):
                 outcome = self._seen(self._begin())
                 while outcome.state.phase not in _ENDED and (ends is None or time.monotonic() < ends):
                     time.sleep(seconds(self._settings.window))
@@ -219,7 +218,10 @@ class _Job:
         """The shadow, where one is asked for, and then the first step."""
         if self._fresh:
             say = self._record.progress.step
-            shadowed = shadow(self._where.target, self._settings, self._champion, self._version, say=say)
+            counted = self._counted
+            shadowed = shadow(
+                self._where.target, self._settings, self._champion, self._version, say=say, counted=counted
+            )
             if shadowed is not None:
                 say(shadowed.reason)
                 if shadowed.action is not Action.CONTINUE:
@@ -229,7 +231,7 @@ class _Job:
     def _start(self, url: str) -> Outcome:
         if self._settings.shadow is None:
             return self._begin()
-        with _traffic(self._record, self._settings, url):
+        with traffic(self._record, self._where, self._settings, url):
             return self._begin()
 
     def _step(self, url: str) -> Outcome:
@@ -237,7 +239,7 @@ class _Job:
             return self._controller.step()
         # Where there is no traffic but ours, there is none between two steps. Steps that all began with the first
         # request would see the same few again and again.
-        with _traffic(self._record, self._settings, url, first=secrets.randbelow(2**31)):
+        with traffic(self._record, self._where, self._settings, url, first=secrets.randbelow(2**31)):
             time.sleep(seconds(self._settings.window))
             return self._controller.step()
 
@@ -363,34 +365,3 @@ def _champion_is_live(record: Record, registry: Registry, candidate: RegisteredV
             reason="" if agrees else "the router's live version is not the registry's champion",
         )
     )
-
-
-@contextmanager
-def _traffic(record: Record, settings: Canary, url: str, *, first: int = 0) -> Iterator[None]:
-    """Replays recorded requests in their order while the block runs, where the configuration asks for it.
-
-    Args:
-        first: the request to begin with; counted on from the first one again after the last.
-    """
-    if settings.traffic is None:
-        yield
-        return
-    prepare_data(record, settings.traffic.requests)
-    path = record.project.path(settings.traffic.requests, ("canary", "traffic", "requests"))
-    recorded = read_bodies(path)
-    first %= len(recorded)
-    bodies = [*recorded[first:], *recorded[:first]]
-    stop = Event()
-    limit, rate, secret = seconds(settings.max_duration) + 60, settings.traffic.rate, token(record.project)
-    counts: list[Any] = []
-    thread = Thread(
-        target=lambda: counts.append(replay(url, bodies, rate_per_s=rate, duration_s=limit, stop=stop, token=secret)),
-        daemon=True,
-    )
-    record.progress.step(f"replaying {len(bodies):,} recorded requests at {settings.traffic.rate:g} a second")
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(30)

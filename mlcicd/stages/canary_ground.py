@@ -14,13 +14,15 @@ from mlcicd.core.files import write_atomic
 from mlcicd.registry import RegisteredVersion, Registry, promote, restore_previous
 from mlcicd.registry.tracking import TAG
 from mlcicd.rollout import Arm, GuardSpec, JudgeSpec, MetricSpec, Window
-from mlcicd.rollout.labels import Cohort, read_cohorts
+from mlcicd.rollout.labels import Cohort, promotion_line, read_cohorts, read_promotion
 from mlcicd.rollout.sources.file import read_file
 from mlcicd.rollout.state import Phase, Plan, RolloutState
 from mlcicd.rollout.store import FileCell, Store, TagCell
 from mlcicd.rollout.traffic import Weights
+from mlcicd.stages.git_tags import tag_stage
 from mlcicd.stages.lineage import origin_of
 from mlcicd.stages.places import Place, state_folder
+from mlcicd.stages.record import Record
 from mlcicd.targets.base import Attended, Target, TargetStatus
 
 WINDOWS_FILE = Path("evidence") / "canary-windows.jsonl"
@@ -182,18 +184,17 @@ class RegistryLedger:
         self._origin = origin_of(project.environ)
 
     def promoted(self, version: str) -> None:
-        if not self._where.production:
-            return
-        promote(
-            self._registry,
-            self._candidate.name,
-            version,
-            champion_alias=self._rules.champion_alias,
-            previous_alias=self._rules.previous_alias,
-            expected_champion=self._candidate.tags.get(f"{TAG}measured_against", ""),
-            reason=f"promoted by the canary in {self._where.name}",
-            origin=self._origin,
-        )
+        if self._where.production:
+            promote(
+                self._registry,
+                self._candidate.name,
+                version,
+                champion_alias=self._rules.champion_alias,
+                previous_alias=self._rules.previous_alias,
+                expected_champion=self._candidate.tags.get(f"{TAG}measured_against", ""),
+                reason=f"promoted by the canary in {self._where.name}",
+                origin=self._origin,
+            )
 
     def withdrawn(self, version: str, reason: str) -> None:
         rules, name = self._rules, self._candidate.name
@@ -213,6 +214,33 @@ class RegistryLedger:
         self._registry.tag_version(self._candidate.name, version, {f"{TAG}canary": f"{outcome}: {reason}"})
 
 
+class TaggingLedger(RegistryLedger):
+    """The same where there is a clone of the project's repository: in every environment a git tag says which version
+    has the traffic, where `register.git_tags` asks for them.
+
+    Args:
+        champion: the version that the candidate is compared with, which has the traffic again when it is withdrawn.
+    """
+
+    def __init__(
+        self, record: Record, registry: Registry, where: Place, candidate: RegisteredVersion, champion: str
+    ) -> None:
+        super().__init__(record.project, registry, where, candidate)
+        self._record = record
+        self._champion = champion
+
+    def promoted(self, version: str) -> None:
+        super().promoted(version)
+        self._tag(version)
+
+    def withdrawn(self, version: str, reason: str) -> None:
+        super().withdrawn(version, reason)
+        self._tag(self._champion)
+
+    def _tag(self, version: str) -> None:
+        tag_stage(self._record, self._where.name, lambda: self._registry.version(self._candidate.name, version))
+
+
 class WindowFile:
     """The windows that were judged, and the late outcomes, as a file of evidence; with it `mlcicd canary replay`
     repeats the decision."""
@@ -221,27 +249,39 @@ class WindowFile:
         self.path = project.state / WINDOWS_FILE
         self._late = {name for m in project.config.canary.metrics if m.label_delay_s > 0 for name in m.rate_names}
 
-    def add(self, started: float, windows: Sequence[Window], cohorts: Sequence[Cohort] = ()) -> None:
-        """Adds windows of the rollout that was started then; what is there of another one, or again, is replaced.
+    def add(
+        self,
+        started: float,
+        windows: Sequence[Window],
+        cohorts: Sequence[Cohort] = (),
+        promoted: float | None = None,
+    ) -> None:
+        """Adds windows of the rollout that was started then, late outcomes, and when it promoted the canary; what is
+        there of another one, or again, is replaced.
 
         What a window says of an outcome that comes late is not what was judged, and is left out.
         """
-        kept, known = self._read(started)
+        kept, known, before = self._read(started)
         first = windows[0].t if windows else float("inf")
         lines = [w.to_json() for w in kept if w.t < first] + [self._early(w).to_json() for w in windows]
         lines += [cohort.to_json() for cohort in known if cohort not in cohorts] + [c.to_json() for c in cohorts]
+        at = before if promoted is None else promoted
+        lines += [] if at is None else [promotion_line(at)]
         write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in lines))
 
-    def _read(self, started: float) -> tuple[list[Window], list[Cohort]]:
+    def _read(self, started: float) -> tuple[list[Window], list[Cohort], float | None]:
         if not self.path.exists():
-            return [], []
+            return [], [], None
         try:
             windows = [window for window in read_file(self.path) if started <= window.t]
             cohorts = [cohort.only(self._late) for cohort in read_cohorts(self.path, 1.0) if started <= cohort.t]
+            promoted = read_promotion(self.path)
         except InputError:
             # Not ours, or cut short by something else: evidence that can not be read is none.
-            return [], []
-        return windows, [cohort for cohort in cohorts if cohort.names]
+            return [], [], None
+        if promoted is not None and promoted < started:
+            promoted = None
+        return windows, [cohort for cohort in cohorts if cohort.names], promoted
 
     def _early(self, window: Window) -> Window:
         def early(arm: Arm) -> Arm:

@@ -15,6 +15,7 @@ from mlcicd.config import seconds
 from mlcicd.config.canary import Canary
 from mlcicd.core.errors import ConfigError
 from mlcicd.rollout import Action, Decision, Judge, JudgeSpec, Window
+from mlcicd.rollout.sources import Source
 from mlcicd.rollout.sources.router import RouterSource
 from mlcicd.stages.canary_ground import judge_spec
 from mlcicd.targets.base import Attended, Mirroring, Target
@@ -62,6 +63,7 @@ def shadow(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
     lease_s: float = 30.0,
+    counted: Callable[[Callable[[float], float]], Source] | None = None,
 ) -> Shadowed | None:
     """Mirrors traffic to the waiting canary for `canary.shadow.duration`, or until harm is found.
 
@@ -75,6 +77,8 @@ def shadow(
         say: told one line a window.
         clock, sleep: seconds.
         lease_s: how long the mirror outlives this process at least.
+        counted: makes the source of the windows, where the target counts no requests itself; it is given the canary's
+            part of them by time.
 
     Returns:
         None when the configuration asks for no shadow.
@@ -95,7 +99,13 @@ def shadow(
     window_s, judge = seconds(settings.window), Judge(shadow_spec(judge_spec(settings)))
     # Beside each request of the champion there are so many copies: the canary's part of both together.
     part = fraction / (1 + fraction)
-    source = RouterSource(_counters(target, champion), champion, version, window_s, lambda _t: part)
+    source: Source
+    if getattr(target, "counts_requests", True):
+        source = RouterSource(_counters(target, champion), champion, version, window_s, lambda _t: part)
+    elif counted is not None:
+        source = counted(lambda _t: part)
+    else:
+        raise ConfigError("nobody counts the copies", where="canary.shadow", remedy="set `canary.source: prometheus`")
     found: list[Window] = []
 
     def attend() -> None:

@@ -18,7 +18,7 @@ from mlcicd.core.errors import ConfigError, ExitCode, InputError
 from mlcicd.core.yaml_lines import read_yaml
 from mlcicd.rollout import Action, Histogram, JudgeSpec, Window
 from mlcicd.rollout.forecast import Step, forecast
-from mlcicd.rollout.labels import Cohort, read_cohorts
+from mlcicd.rollout.labels import Cohort, read_cohorts, read_promotion
 from mlcicd.rollout.replay import replay
 from mlcicd.rollout.sources.file import read_file
 from mlcicd.stages.canary_ground import judge_spec
@@ -100,6 +100,7 @@ def replay_windows(path: Path, settings: Canary, *, labels: Path | None = None, 
         last_share=_last_share(settings, windows),
         cohorts=_outcomes(spec, path, labels, window_s),
         window_s=window_s,
+        promoted_at=None if path.suffix.lower() == ".csv" else read_promotion(path),
     )
     decision = result.decision
     metrics = decision.to_json()["metrics"]

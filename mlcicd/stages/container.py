@@ -13,7 +13,7 @@ from mlcicd.stages.common import registry_of, version_evidence
 from mlcicd.stages.places import fetched
 from mlcicd.stages.record import Record
 from mlcicd.stages.supply import admitted
-from mlcicd.stages.supply_evidence import signature_checks
+from mlcicd.stages.supply_signing import signature_checks
 from mlcicd.targets.container import Context, write_context
 
 

@@ -7,6 +7,7 @@ from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.core.verdict import Check, CheckStatus, Severity, Status, Verdict
 from mlcicd.core.yaml_lines import nearest
 from mlcicd.data.constants import constant_checks
+from mlcicd.data.label_quality import label_checks
 from mlcicd.data.origins import origin_checks
 from mlcicd.data.personal import personal_checks
 from mlcicd.data.population import population_checks
@@ -73,6 +74,18 @@ def further_checks(record: Record, own: Profile, sources: dict[str, Source], fea
     if asked.personal is not None:
         record.progress.step("looking for personal data")
         checks += personal_checks(train, allow=asked.personal.allow, severity=_severity(asked.personal.action))
+    if asked.labels is not None:
+        record.progress.step("growing trees that tell the labels")
+        checks += label_checks(
+            train,
+            target,
+            features,
+            max_share=asked.labels.max_share,
+            sample=asked.labels.sample,
+            group=project.config.data.group,
+            sensitive=own.sensitive,
+            severity=_severity(asked.labels.action),
+        )
     if asked.serving is not None and asked.serving.examples:
         requests = read_requests(project.path(asked.serving.examples, ("data", "checks", "serving", "examples")))
         checks += serving_checks(train, features, requests, severity=_severity(asked.serving.action))

@@ -18,7 +18,7 @@ from mlcicd.stages.lineage import origin_of, recovered
 from mlcicd.stages.places import Place, fetched, place, planned, token, version_to_deploy
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.supply import admitted
-from mlcicd.stages.supply_evidence import signature_checks
+from mlcicd.stages.supply_signing import signature_checks
 
 
 @stage("deploy")
@@ -45,6 +45,10 @@ def deploy(record: Record, *, environment: str = "", model_version: str = "", ap
         return Status.FAILED
     smoke = _smoke_requests(record, where)
     status = where.target.status()
+    record.checks += [
+        Check(name="settings in force", status=CheckStatus.FAILED, severity=Severity.WARN, reason=notice)
+        for notice in status.notices
+    ]
     if status.live == version.version and status.healthy:
         if not record.dry_run and status.canary is None:
             # A run that was killed between the traffic and the alias is finished here.

@@ -155,7 +155,7 @@ def _version(version: str, tags: Mapping[str, str]) -> dict[str, str]:
 
 def environment_state(project: Project, name: str) -> dict[str, Any]:
     """What runs in an environment: `live`, `canary` and `previous` version (empty for none), `share` of the canary,
-    `healthy`, `url`.
+    `healthy`, `url`, and `notices`: what the configuration asks for and is not in force.
 
     Raises:
         ConfigError: there is no such environment.
@@ -169,4 +169,5 @@ def environment_state(project: Project, name: str) -> dict[str, Any]:
         "previous": now.previous or "",
         "healthy": now.healthy,
         "url": now.url,
+        "notices": list(now.notices),
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +24,11 @@ _LONGEST_PARAMS = 4000
 
 
 def origin_of(environ: Mapping[str, str]) -> Origin:
-    """Who runs this, and the address of the workflow run; empty where the environment does not say."""
-    who = next((environ[name] for name in _WHO if environ.get(name)), "")
+    """Who runs this, and the address of the workflow run, which is empty where the environment does not say it.
+
+    Who is the actor of the workflow, else the user of the environment, else the owner of this process.
+    """
+    who = next((environ[name] for name in _WHO if environ.get(name)), "") or _owner()
     server, repository, run = (environ.get(f"GITHUB_{key}", "") for key in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
     address = f"{server}/{repository}/actions/runs/{run}" if run else ""
     return Origin(who, redact(address or next((environ[name] for name in _RUN if environ.get(name)), "")))
@@ -48,6 +53,16 @@ def version_lineage(record: Record, version: RegisteredVersion) -> dict[str, Any
             "tool": f"mlcicd {mlcicd.__version__}",
         },
     }
+
+
+def _owner() -> str:
+    """The name of the account that this process runs as; its number where the machine knows no name, as in containers
+    that run as some number."""
+    number = os.getuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"
 
 
 def aliases_of(project: Project) -> Aliases:

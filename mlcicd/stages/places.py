@@ -47,8 +47,8 @@ def place(project: Project, name: str) -> Place:
     more: dict[str, Any] = {}
     if make is not plugin:
         more = {"model": project.config.model.name, "root": project.root, "environ": project.environ}
-    more |= _server_options(project, settings.target, plugin)
-    ours = {*more, "token_env"} & set(settings.options)
+    more |= _server_options(project, name, plugin)
+    ours = {*more, "token_env", "tls"} & set(settings.options)
     if ours:
         raise ConfigError(
             f"not an option of a target: {', '.join(sorted(ours))}",
@@ -68,27 +68,36 @@ def place(project: Project, name: str) -> Place:
     return Place(name, settings, target, production=name == last)
 
 
-def _server_options(project: Project, target: str, plugin: type[Any]) -> dict[str, Any]:
-    """What is asked of every environment's servers. Nothing when nothing is: a target need not know of it.
+def _server_options(project: Project, environment: str, plugin: type[Any]) -> dict[str, Any]:
+    """What is asked of an environment's servers. Nothing when nothing is: a target need not know of it.
 
     Raises:
         ConfigError: something is, and the target can not do it. Servers that let everybody in, or a log with all
             columns, are not what was asked for.
     """
     deploy = project.config.deploy
+    settings = deploy.environments[environment]
     options: dict[str, Any] = {}
+    where: dict[str, tuple[str | int, ...]] = {}
     if deploy.inference_log is not None:
-        options["inference_log"] = deploy.inference_log.model_dump()
+        options["inference_log"], where["inference_log"] = (
+            deploy.inference_log.model_dump(),
+            ("deploy", "inference_log"),
+        )
     if deploy.token_env:
-        options["token_env"] = deploy.token_env
+        options["token_env"], where["token_env"] = deploy.token_env, ("deploy", "token_env")
+    if settings.tls is not None:
+        files = {"certificate": settings.tls.certificate, "key": settings.tls.key, "client_ca": settings.tls.client_ca}
+        options["tls"] = {name: str(project.root / path) for name, path in files.items() if path}
+        where["tls"] = ("deploy", "environments", environment, "tls")
     if options and not getattr(plugin, "takes_server_options", False):
-        asked = min(options)
+        asked = where[min(options)]
         raise ConfigError(
-            f"the target {target!r} can not do what deploy.{asked} asks for",
+            f"the target {settings.target!r} can not do what {'.'.join(map(str, asked))} asks for",
             file=FILE_NAME,
-            line=project.document.line(("deploy", asked)),
+            line=project.document.line(asked),
             why="Only targets that start our model server themselves can: of those built in, local.",
-            remedy=f"remove deploy.{asked}, and have the platform see to it",
+            remedy=f"remove {'.'.join(map(str, asked))}, and have the platform see to it",
         )
     return options
 

@@ -13,7 +13,7 @@ from mlcicd.stages.git_tags import tag_stage
 from mlcicd.stages.lineage import origin_of, recovered
 from mlcicd.stages.places import version_to_deploy
 from mlcicd.stages.record import Record, stage
-from mlcicd.stages.supply_evidence import signature_checks
+from mlcicd.stages.supply_signing import signature_checks
 
 
 @stage("promote")

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlcicd.config import FILE_NAME, Project, seconds
 from mlcicd.core.digests import digest_json, digest_tree
-from mlcicd.core.errors import ConfigError, InputError, MlcicdError
+from mlcicd.core.errors import ConfigError, InputError, MlcicdError, redact
 from mlcicd.core.files import write_atomic
 from mlcicd.core.git import git_state
 from mlcicd.core.process import Completed, shell_command
@@ -231,9 +231,9 @@ def run_of(bench: Bench, tags: Mapping[str, str]) -> Iterator[str]:
     attempt = secrets.token_hex(16)
     # The journal first: a death right after it leaves a name to look for, one before it leaves nothing.
     write_atomic(bench.journal, attempt)
-    run_id = registry.start_run(
-        project.config.model.name, {_ATTEMPT: attempt, "mlflow.source.name": what_is_run(project), **tags}
-    )
+    # What `${NAME}` has put into the command may be a secret, and everybody who reads the registry reads this.
+    named = {_ATTEMPT: attempt, "mlflow.source.name": redact(what_is_run(project))}
+    run_id = registry.start_run(project.config.model.name, {**named, **tags})
     try:
         yield run_id
     except KeyboardInterrupt:

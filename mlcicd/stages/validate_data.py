@@ -21,10 +21,10 @@ from mlcicd.stages.record import Record, stage
 from mlcicd.stages.reference import champion_profile
 
 _ONLY_EMBEDDED = (
-    "leakage",
     "population",
     "sources",
     "personal",
+    "labels",
     "serving",
     "drift.multivariate",
     "drift.correlations",

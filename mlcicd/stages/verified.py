@@ -12,7 +12,7 @@ from mlcicd.stages.common import registry_of, version_evidence
 from mlcicd.stages.places import fetched
 from mlcicd.stages.record import Record
 from mlcicd.stages.supply import admitted
-from mlcicd.stages.supply_evidence import signature_checks
+from mlcicd.stages.supply_signing import signature_checks
 
 
 def verified_version(record: Record, model_version: str, alias: str) -> tuple[RegisteredVersion, Path | None]:

@@ -2,7 +2,11 @@
 
 Only what can be looked up in public is cited: the functions and categories of NIST AI RMF 1.0 (NIST AI 100-1,
 tables 1 to 4) and the articles of Regulation (EU) 2024/1689. ISO/IEC 42001 is left out: its text is not in public, and
-what is told of its numbers elsewhere contradicts itself.
+what is told of its numbers elsewhere contradicts itself. Numbers and wording were compared with a transcription of
+NIST's tables and with quotations of the regulation, not with the Official Journal itself.
+
+Two articles that look near are not cited. Article 12 is about the events that a system records while it is used, which
+a training record is not; Article 14 about people who oversee it in use, which the approval of a deployment is not.
 """
 
 from __future__ import annotations
@@ -35,27 +39,29 @@ _MAP: dict[str, tuple[tuple[str, str, str], ...]] = {
         (_EU, "Article 15", "accuracy, robustness and cybersecurity"),
         (_EU, "Annex IV, 2(g)", "validation and testing procedures, metrics, dated reports"),
     ),
-    "train.json": (
-        (_EU, "Annex IV, 2(a)", "methods and steps of the development"),
-        (_EU, "Article 12", "record-keeping"),
-    ),
+    "train.json": ((_EU, "Annex IV, 2(a)", "methods and steps of the development"),),
     "model-card.md": (
         (_NIST, "MAP 1.1", "intended purposes and context are documented"),
         (_EU, "Article 11", "technical documentation"),
-        (_EU, "Article 13", "information for deployers"),
+        (_EU, "Article 13", "transparency and provision of information to deployers"),
     ),
     "bom.cdx.json": (
-        (_NIST, "GOVERN 6.1", "policies for risks of third-party software and data"),
-        (_NIST, "MAP 4.1", "legal and technology risks of components"),
+        (_NIST, "GOVERN 6", "third-party software and data, and other supply chain issues"),
+        (_NIST, "MAP 4.1", "technology and legal risks of components, third-party data and software among them"),
+        (_EU, "Annex IV, 2(a)", "tools of third parties, and how they were used"),
     ),
     "provenance.dsse.json": (
-        (_NIST, "MEASURE 2.7", "security and resilience are evaluated and documented"),
+        (_NIST, "MAP 4.2", "internal risk controls for components are identified and documented"),
+        (_EU, "Article 15", "accuracy, robustness and cybersecurity"),
+    ),
+    "provenance.sigstore.json": (
+        (_NIST, "MAP 4.2", "internal risk controls for components are identified and documented"),
         (_EU, "Article 15", "accuracy, robustness and cybersecurity"),
     ),
     "scan": ((_NIST, "MEASURE 2.7", "security and resilience are evaluated and documented"),),
     "deploy.json": (
         (_NIST, "MANAGE 1.1", "whether to go on with deployment is determined"),
-        (_EU, "Article 14", "human oversight: who approved it"),
+        (_EU, "Annex IV, 6", "relevant changes through the lifecycle"),
     ),
     "canary.json": (
         (_NIST, "MANAGE 2.4", "mechanisms to supersede, disengage or deactivate"),

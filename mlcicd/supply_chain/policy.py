@@ -91,10 +91,42 @@ class FileRule(Exempted):
 
 
 class Signer(_Strict):
-    """A key whose signature lets a version be deployed."""
+    """Whose signature lets a version be deployed: the holder of a key, or a keyless identity."""
 
     name: Owner
-    key: Owner = Field(description="Public key: PEM text, or the path of a PEM file in the project.")
+    key: str = Field("", description="Public key: PEM text, or the path of a PEM file in the project.")
+    identity: str = Field(
+        "",
+        description="Keyless: the subject of the certificate, whole; of a workflow on GitHub "
+        "`https://github.com/OWNER/REPOSITORY/.github/workflows/FILE@REF`.",
+    )
+    issuer: str = Field(
+        "",
+        description="Keyless: who vouches for the identity; on GitHub `https://token.actions.githubusercontent.com`.",
+    )
+
+    repository: str = Field(
+        "",
+        description="Keyless: address of the repository whose workflow runs (`https://github.com/OWNER/REPOSITORY`). "
+        "Needed where `identity` is a reusable workflow, whose name is the same in whatever repository it is called.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Signer:
+        if self.repository and not self.identity:
+            raise ValueError("repository goes with an identity")
+        if bool(self.key) == bool(self.identity) or bool(self.identity) != bool(self.issuer):
+            raise ValueError("a signer has a key, or an identity and its issuer")
+        return self
+
+
+class OwnSigstore(_Strict):
+    """What keyless signatures are verified with."""
+
+    trusted_root: Owner = Field(
+        description="Path of a trusted root (JSON) in the project; without it, the one that the installed package "
+        "sigstore has of the public Sigstore."
+    )
 
 
 class Policy(_Strict):
@@ -106,6 +138,7 @@ class Policy(_Strict):
     loaders: list[LoaderRule] = Field(default_factory=list)
     files: list[FileRule] = Field(default_factory=list)
     signers: list[Signer] = Field(default_factory=list)
+    sigstore: OwnSigstore | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +149,8 @@ class Rules:
     digest: str = ""
     # What there is to say about the policy itself.
     note: str = ""
+    # Whether the last commit has it as it stands.
+    committed: bool = False
 
     def names(self, module: str, name: str) -> bool:
         """Whether a global may be named by a model."""
@@ -152,8 +187,8 @@ def read_policy(path: Path, *, shown: str) -> Rules:
     from mlcicd.config.load import validate
 
     state = kept(path)
-    if path.is_symlink():
-        raise _not_reviewed("it is a symbolic link", shown)
+    if _linked(path, shown):
+        raise _not_reviewed("it is a symbolic link, or below one", shown)
     if state is Kept.CHANGED:
         raise _not_reviewed("it is not committed as it stands", shown)
     if not path.is_file():
@@ -163,7 +198,40 @@ def read_policy(path: Path, *, shown: str) -> Rules:
     if state is Kept.UNTRACKED and (policy.globals_ or policy.loaders or policy.files):
         raise _not_reviewed("it allows something, and is in no commit", shown)
     note = f"{shown} is in no git repository, so nothing shows that it was reviewed"
-    return Rules(policy, digest_file(path), note if state is Kept.NO_REPOSITORY else "")
+    return Rules(
+        policy, digest_file(path), note if state is Kept.NO_REPOSITORY else "", committed=state is Kept.COMMITTED
+    )
+
+
+def read_named(rules: Rules, root: Path, name: str, *, shown: str, what: str) -> bytes:
+    """A file that the policy names (a signer's key, a trusted root): as reviewed as the policy itself is. Who could
+    replace the key that a committed policy names could sign as the one it belongs to.
+
+    Args:
+        root: the project's folder.
+        shown: the policy, for messages.
+        what: `the key of the signer NAME`, for messages.
+
+    Raises:
+        ConfigError: it is not there; or the policy is committed, and this file is not, as it stands.
+    """
+    path = root / name
+    if rules.committed and (_linked(path, name) or kept(path) is not Kept.COMMITTED):
+        raise _not_reviewed(f"{what} is not committed as it stands", name)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{what} is not there",
+            where=shown,
+            why=f"{name}: {error.strerror}",
+            remedy=f"put it at {name}, or name another file in {shown}",
+        ) from error
+
+
+def _linked(path: Path, name: str) -> bool:
+    """Whether the file, or a folder that its name goes through, is a link: git would be asked of another place."""
+    return any(place.is_symlink() for place in (path, *path.parents)[: len(Path(name).parts)])
 
 
 def _not_reviewed(what: str, shown: str) -> ConfigError:

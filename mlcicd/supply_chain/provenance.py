@@ -18,7 +18,8 @@ from mlcicd.core.errors import InputError
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:mlcicd:train-evaluate-register:v1"
-# The digest of a directory: of the JSON list of its paths and their SHA-256 (`core.digests.digest_tree`).
+# The digest of a directory: SHA-256 of the JSON list of its paths and their SHA-256 (`core.digests.digest_tree`). As a
+# subject it is a plain `sha256`, of that list: sigstore signs no statement with digests of other names.
 TREE = "mlcicdTreeV1"
 _VERDICT = "verdict/"
 _MODEL = "model/"
@@ -43,7 +44,7 @@ class Facts:
 
 def statement(model: Path, documents: Mapping[str, bytes], facts: Facts) -> bytes:
     """The statement about a model directory and the documents that speak for it (file name to bytes)."""
-    subjects = [{"name": facts.model, "digest": {TREE: _hex(digest_tree(model))}}]
+    subjects = [{"name": facts.model, "digest": {"sha256": _hex(digest_tree(model))}}]
     subjects += [
         {"name": f"{_MODEL}{path.relative_to(model).as_posix()}", "digest": {"sha256": _hex(digest_file(path))}}
         for path in sorted(model.rglob("*"))
@@ -81,10 +82,13 @@ def statement(model: Path, documents: Mapping[str, bytes], facts: Facts) -> byte
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def check_statement(payload: bytes, *, model: Path | None, tree: str, documents: Mapping[str, bytes]) -> int:
+def check_statement(
+    payload: bytes, *, model: Path | None, tree: str, documents: Mapping[str, bytes], name: str = ""
+) -> int:
     """Whether a verified statement is about these very bytes; gives the number of its subjects.
 
     Args:
+        name: the registered model that it must be about; a signer may sign several. Any when empty.
         model: the model directory; None when only its digest is at hand.
         tree: the digest that the registry knows the model by; empty to take the directory's own.
         documents: name to bytes; each that the statement names must be here, and the other way round.
@@ -93,7 +97,11 @@ def check_statement(payload: bytes, *, model: Path | None, tree: str, documents:
         InputError: it is about something else.
     """
     named = _subjects(payload)
-    trees = [digest[TREE] for digest in named.values() if TREE in digest]
+    # Envelopes of earlier versions have the digest under its own name.
+    whole = {name: digest for name, digest in named.items() if not name.startswith((_MODEL, _VERDICT))}
+    trees = [digest.get("sha256") or digest.get(TREE) for digest in whole.values()]
+    if name and set(whole) != {name}:
+        raise _about_else(f"it is about the model {', '.join(sorted(whole)) or 'without a name'}, not {name}")
     found = tree or (digest_tree(model) if model is not None else "")
     if len(trees) != 1 or f"sha256:{trees[0]}" != found:
         raise _about_else("the model is not the one that was signed")

@@ -17,7 +17,7 @@ from typing import Any
 from mlcicd.core.errors import ConfigError, InputError
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-_MAX_ENVELOPE = 16 << 20
+MAX_ENVELOPE = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def sign(payload: bytes, private_key: Any) -> bytes:
         from cryptography.hazmat.primitives.hashes import SHA256
 
         signature = private_key.sign(message, ECDSA(SHA256()))
-    return _serialised(
+    return serialised(
         {
             "payload": base64.b64encode(payload).decode(),
             "payloadType": PAYLOAD_TYPE,
@@ -111,7 +111,7 @@ def verify(envelope: bytes, keys: Mapping[str, PublicKey]) -> tuple[bytes, Publi
     document = _parsed(envelope)
     payload, signatures = _decoded(document["payload"]), document["signatures"]
     if document["payloadType"] != PAYLOAD_TYPE:
-        raise _bad("it holds something else than an in-toto statement")
+        raise bad_signature("it holds something else than an in-toto statement")
     unknown = []
     for entry in signatures:
         key = keys.get(entry["keyid"])
@@ -120,7 +120,7 @@ def verify(envelope: bytes, keys: Mapping[str, PublicKey]) -> tuple[bytes, Publi
             continue
         _check(key, _decoded(entry["sig"]), _pae(PAYLOAD_TYPE, payload))
         return payload, key
-    raise _bad(f"no trusted key signed it (it is signed by {', '.join(unknown) or 'nobody'})")
+    raise bad_signature(f"no trusted key signed it (it is signed by {', '.join(unknown) or 'nobody'})")
 
 
 def _check(key: PublicKey, signature: bytes, message: bytes) -> None:
@@ -135,16 +135,16 @@ def _check(key: PublicKey, signature: bytes, message: bytes) -> None:
 
             key.key.verify(signature, message, ECDSA(SHA256()))
     except InvalidSignature:
-        raise _bad("its signature is not of this content") from None
+        raise bad_signature("its signature is not of this content") from None
 
 
 def _parsed(envelope: bytes) -> dict[str, Any]:
-    if len(envelope) > _MAX_ENVELOPE:
-        raise _bad("it is larger than an envelope ever is")
+    if len(envelope) > MAX_ENVELOPE:
+        raise bad_signature("it is larger than an envelope ever is")
     try:
         document = json.loads(envelope)
     except (ValueError, RecursionError):
-        raise _bad("it is not JSON") from None
+        raise bad_signature("it is not JSON") from None
     shape = isinstance(document, dict) and set(document) == {"payload", "payloadType", "signatures"}
     entries = document["signatures"] if shape else None
     if not (
@@ -153,10 +153,10 @@ def _parsed(envelope: bytes) -> dict[str, Any]:
         and all(isinstance(v, str) for e in entries for v in e.values())
         and all(isinstance(document[k], str) for k in ("payload", "payloadType"))
     ):
-        raise _bad("it does not have the fields of an envelope")
+        raise bad_signature("it does not have the fields of an envelope")
     # One content has one form: otherwise bytes could change without anybody noticing.
-    if _serialised(document) != envelope:
-        raise _bad("it was changed after it was written")
+    if serialised(document) != envelope:
+        raise bad_signature("it was changed after it was written")
     result: dict[str, Any] = document
     return result
 
@@ -165,13 +165,14 @@ def _decoded(text: str) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise _bad("a field is not base64") from None
+        raise bad_signature("a field is not base64") from None
     if base64.b64encode(data).decode() != text:
-        raise _bad("it was changed after it was written")
+        raise bad_signature("it was changed after it was written")
     return data
 
 
-def _serialised(document: dict[str, Any]) -> bytes:
+def serialised(document: dict[str, Any]) -> bytes:
+    """The one form that a signed document is stored in."""
     return (json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n").encode()
 
 
@@ -207,7 +208,8 @@ def _keyid(key: Any, where: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _bad(why: str) -> InputError:
+def bad_signature(why: str) -> InputError:
+    """What is raised for a signature that does not hold."""
     return InputError(
         f"the signature does not hold: {why}",
         remedy="get the envelope, model and verdicts again from the registry; if it stays so, somebody changed them",

@@ -85,7 +85,8 @@ class ProcessStatus:
 
 @dataclass(frozen=True)
 class TargetStatus:
-    """What a target was asked for, and what of it runs."""
+    """What a target was asked for, and what of it runs. `notices`: what the configuration asks for that is not in
+    force, and what to do about it."""
 
     environment: str
     url: str
@@ -94,6 +95,7 @@ class TargetStatus:
     previous: str | None
     share: float
     processes: tuple[ProcessStatus, ...] = field(default_factory=tuple)
+    notices: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -173,6 +175,18 @@ class Mirroring(Protocol):
 
 
 @runtime_checkable
+class Reloading(Protocol):
+    """A target that can give servers which run already what the configuration has come to ask of them."""
+
+    def reload(self) -> None:
+        """Starts servers of all versions with today's settings, sends the traffic to them, then ends the old ones.
+
+        Raises:
+            CommandFailed, ServiceError: they do not start; the old ones go on serving.
+        """
+
+
+@runtime_checkable
 class Planning(Protocol):
     """A target that can tell beforehand what a deployment will change."""
 
@@ -190,6 +204,26 @@ def checked_share(share: float) -> float:
     if not math.isfinite(share) or not 0.0 <= share <= 1.0:
         raise ConfigError(f"a traffic share must lie between 0 and 1, not {share}")
     return float(share)
+
+
+def way_back(live: str | None, previous: str | None, *, rolled_back: bool, environment: str) -> str:
+    """The version that a rollback makes live: the previous one, or the live one where it was done already.
+
+    Args:
+        rolled_back: whether the live version is live by a rollback, which a repeated one must not undo.
+
+    Raises:
+        ServiceError: there is no previous version.
+    """
+    if previous is not None:
+        return previous
+    if rolled_back and live is not None:
+        return live
+    raise ServiceError(
+        "there is no previous version to go back to",
+        where=environment,
+        remedy="deploy and promote the version you want from the registry",
+    )
 
 
 def _entry_points() -> dict[str, EntryPoint]:

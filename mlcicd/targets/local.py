@@ -14,30 +14,24 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import ConfigError, MlcicdError, ServiceError
 from mlcicd.core.files import is_locked, locked
-from mlcicd.targets.base import Counters, ModelVersion, ProcessStatus, TargetStatus, checked_share
-from mlcicd.targets.failures import commonest_failure
-from mlcicd.targets.local_copies import check_same, copy_verified
-from mlcicd.targets.local_router import LocalRouter
+from mlcicd.targets.base import Counters, ModelVersion, TargetStatus, checked_share, way_back
+from mlcicd.targets.local_copies import check_same
+from mlcicd.targets.local_world import Endpoint, LocalWorld
 from mlcicd.targets.processes import Process
-from mlcicd.targets.router import RouterSettings, mirrored
-from mlcicd.targets.servers import Servers, ServerSettings, free_port
+from mlcicd.targets.servers import ServerSettings, free_port
 from mlcicd.targets.state import DeployedVersion, Desired, StateFolder
 from mlcicd.targets.supervisor import Supervisor
 from mlcicd.targets.watchdog import Watchdog
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-# RFC 9110, section 5.6.2: what names of headers and cookies are made of.
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 
 
 class LocalTarget:
@@ -64,6 +58,8 @@ class LocalTarget:
         inference_log: `sample`, `redact`, `max_mb`, `keep` of a log of requests and answers in `logs/`; None
             writes none.
         token_env: the environment variable with the token that callers must send.
+        tls: PEM files of the endpoint: `certificate`, `key` and, where callers need a certificate, `client_ca`. Read
+            by each command; `KEPT_TLS` is what the one before has read. The servers behind the router have none.
 
     Raises:
         ConfigError: one of the numbers makes no sense.
@@ -92,13 +88,13 @@ class LocalTarget:
         batching: str = "auto",
         inference_log: Mapping[str, Any] | None = None,
         token_env: str = "",
+        tls: Mapping[str, str] | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"not a port: {port}")
         self.environment = environment
         self._folder = StateFolder(Path(state_dir).absolute())
         self._port = port
-        self._host = host
         self._settings = ServerSettings(
             replicas,
             threads,
@@ -111,12 +107,8 @@ class LocalTarget:
             inference_log,
             token_env,
         )
-        self._servers = Servers(self._folder, self._settings)
-        self._router = LocalRouter(self._folder)
-        self._sticky = {"sticky_header": sticky_header, "sticky_cookie": sticky_cookie}
-        for option, name in self._sticky.items():
-            if name and not _TOKEN.fullmatch(name):
-                raise ConfigError(f"not the name of a {option.removeprefix('sticky_')}: {name!r}")
+        self._endpoint = Endpoint(host, sticky_header, sticky_cookie, tls)
+        self._world = LocalWorld(environment, self._folder, self._settings, self._endpoint)
         self._watchdog = Watchdog(self._folder)
         self._supervisor = Supervisor(self._folder)
         self._supervise = supervise
@@ -147,17 +139,17 @@ class LocalTarget:
                     where=self.environment,
                     remedy="promote or abort it first",
                 )
-            after = self._with(before, held or self._take(before, version))
+            after = self._with(before, held or self._world.take(before, version))
             self._folder.write(after)
             try:
-                self._converge(after)
+                self._world.converge(after)
             except MlcicdError:
                 if held is None:
                     # Not wanted any more: otherwise every later call would try, and fail, to start it again.
                     self._folder.write(before)
-                    self._converge(before)
+                    self._world.converge(before)
                 raise
-            return self._own_url(after, version.version)
+            return self._world.own_url(after, version.version)
 
     def set_share(self, version: str, share: float) -> None:
         """Sends a share (0 to 1) of the traffic to the canary, the rest to the live version.
@@ -210,9 +202,9 @@ class LocalTarget:
             if version not in desired.versions:
                 raise self._not_deployed(desired, version, "")
             if desired.live == version:
-                return self._converge(desired)
+                return self._world.converge(desired)
             # All servers up before the new state is written: what is written from here on can be reached.
-            self._converge(desired)
+            self._world.converge(desired)
             self._apply(desired.having(live=version, previous=desired.live, canary=None, share=0.0, rolled_back=False))
             return None
 
@@ -229,18 +221,14 @@ class LocalTarget:
             ServiceError: there is no previous version.
         """
         with self._locked() as desired:
-            if desired.previous is None and desired.rolled_back and desired.live is not None:
-                self._converge(desired)
-                return desired.live
-            if desired.previous is None:
-                raise ServiceError(
-                    "there is no previous version to go back to",
-                    where=self.environment,
-                    remedy="deploy and promote the version you want from the registry",
-                )
-            after = desired.having(live=desired.previous, previous=None, canary=None, share=0.0, rolled_back=True)
-            self._apply(after)
-            return str(after.live)
+            goal = way_back(
+                desired.live, desired.previous, rolled_back=desired.rolled_back, environment=self.environment
+            )
+            if goal == desired.live:
+                self._world.converge(desired)
+                return goal
+            self._apply(desired.having(live=goal, previous=None, canary=None, share=0.0, rolled_back=True))
+            return goal
 
     def abort(self) -> None:
         """Takes the canary out of the traffic, then stops its servers. Nothing happens without one."""
@@ -267,7 +255,33 @@ class LocalTarget:
             ServiceError: the router can not be started.
         """
         with self._locked() as desired:
-            self._converge(desired)
+            self._world.converge(desired)
+
+    def reload(self) -> None:
+        """Starts servers of all versions with these settings beside those that run, gives them the traffic, and ends
+        the others when they have answered what they had; the router moves to the configured port.
+
+        No request is lost, but where the router itself has to start again: for another port, for TLS where there was
+        none, or the other way round.
+
+        Raises:
+            CommandFailed, ServiceError: they do not start; what ran before goes on.
+        """
+        with self._locked() as before:
+            if not before.versions:
+                return
+            anew = {name: held.model_copy(update={"launch": held.launch + 1}) for name, held in before.versions.items()}
+            after = before.having(versions=anew)
+            if self._port:
+                after = after.model_copy(update={"port": self._port})
+            self._folder.write(after)
+            try:
+                self._world.converge(after)
+            except MlcicdError:
+                self._folder.write(before)
+                self._world.converge(before)
+                raise
+            self._watchdog.retell(self._arguments())
 
     def heal(self, still: Callable[[], bool]) -> None:
         """What :meth:`reconcile` does, for the supervisor, which does not look after itself.
@@ -282,7 +296,7 @@ class LocalTarget:
         with locked(self._folder.lock):
             desired = self._read() if still() else None
             if desired is not None and desired.versions:
-                self._converge(desired)
+                self._world.converge(desired)
 
     def stop(self) -> None:
         """Stops every process, after the requests in flight, and forgets the versions. Logs and the port
@@ -295,39 +309,20 @@ class LocalTarget:
     def status(self) -> TargetStatus:
         """What is wanted and what of it runs; starts and stops nothing."""
         desired = self._read()
-        processes = []
-        for slot in self._servers.slots(desired.versions.values()):
-            process = self._servers.process(slot)
-            processes.append(
-                ProcessStatus(
-                    role="server",
-                    version=slot.deployed.version,
-                    pid=process.pid if process else None,
-                    port=self._servers.port(slot) if process else None,
-                    alive=process is not None,
-                    ready=process is not None and self._servers.ready(slot),
-                )
-            )
-        if desired.versions:
-            processes.append(self._router.status(desired.port))
         return TargetStatus(
             environment=self.environment,
-            url=self._url(desired),
+            url=self._world.url(desired),
             live=desired.live,
             canary=desired.canary,
             previous=desired.previous,
             share=desired.share,
-            processes=tuple(processes),
+            processes=tuple(self._world.processes(desired)),
+            notices=self._world.notices(desired, self._port),
         )
 
     def wanted(self) -> dict[str, Process | None]:
         """The processes that should run, by what they are in words; None for one that does not."""
-        desired = self._read()
-        if not desired.versions:
-            return {}
-        slots = self._servers.slots(desired.versions.values())
-        servers = {f"server {s.replica + 1} of version {s.deployed.version}": self._servers.process(s) for s in slots}
-        return {**servers, "the router": self._router.process()}
+        return self._world.wanted(self._read())
 
     def counters(self) -> Mapping[str, Counters]:
         """What the router counted, by version.
@@ -335,10 +330,7 @@ class LocalTarget:
         Raises:
             ServiceError: the router does not run.
         """
-        return {
-            deployed.version: self._router.counters(deployed.version, deployed.generation)
-            for deployed in self._read().versions.values()
-        }
+        return self._world.counters(self._read())
 
     def mirror_counters(self) -> Mapping[str, Counters]:
         """What the router counted of the copies that went to the canary; empty when none ever did.
@@ -346,11 +338,7 @@ class LocalTarget:
         Raises:
             ServiceError: the router does not run.
         """
-        desired = self._read()
-        if desired.canary is None or desired.mirror is None:
-            return {}
-        generation = desired.versions[desired.canary].generation
-        return {desired.canary: self._router.counters(mirrored(desired.canary), generation)}
+        return self._world.mirror_counters(self._read())
 
     def failure(self, version: str) -> str:
         """What the version's model raises most often, from its servers' logs; empty when nothing is known."""
@@ -358,58 +346,19 @@ class LocalTarget:
             deployed = self._read().versions.get(version)
         except MlcicdError:
             return ""
-        return commonest_failure(self._servers.logs(deployed)) if deployed else ""
+        return self._world.failure(deployed) if deployed else ""
 
-    # --- from wanted to running
-
-    def _converge(self, desired: Desired) -> None:
-        """Moves reality to a state, in an order in which no request meets a server that is not ready.
-
-        Servers, then clusters, then weights; and backwards for what is not wanted: weights, requests in
-        flight, clusters, servers.
-        """
-        if not desired.versions:
-            self._router.stop(drain_s=self._settings.drain_s)
-            self._servers.stop_except([])
-            self._forget_models(desired)
-            return
-        ports, failures = self._servers.ensure(list(desired.versions.values()))
-        if desired.live in failures:
-            # The routes stay as they are: whatever serves now goes on serving.
-            raise failures[desired.live]
-        settings = RouterSettings(
-            host=self._host,
-            port=desired.port,
-            request_timeout_s=self._settings.request_timeout_s,
-            **self._sticky,
-        )
-        canary = desired.canary if desired.canary in ports else None
-        if canary and desired.mirror is not None:
-            # Kept when the mirror ends: its counters are that cluster's.
-            ports = {**ports, mirrored(canary): ports[canary]}
-        self._router.converge(
-            settings,
-            ports,
-            live=desired.live,
-            canary=canary,
-            share=desired.share if canary else 0.0,
-            mirror=desired.mirror or 0.0,
-        )
-        for error in failures.values():
-            # What is not wanted stays up until what is wanted is: a caller may want to go back to it.
-            raise error
-        self._router.forget_others(ports, drain_s=self._settings.drain_s)
-        self._servers.stop_except(self._servers.slots(desired.versions.values()))
-        self._forget_models(desired)
+    # --- inside
 
     def _arguments(self) -> dict[str, Any]:
         """What makes a target like this one, but for the folder; for processes beside it."""
-        own = {"environment": self.environment, "port": self._port, "host": self._host, "supervise": self._supervise}
-        return {**own, **asdict(self._settings), **self._sticky}
+        # The port is that of the state: whoever comes later moves nothing.
+        own = {"environment": self.environment, "port": 0, "supervise": self._supervise}
+        return {**own, **asdict(self._settings), **asdict(self._endpoint.kept())}
 
     def _apply(self, desired: Desired) -> None:
         self._folder.write(desired)
-        self._converge(desired)
+        self._world.converge(desired)
         if desired.share == 0 and not desired.mirror:
             self._watchdog.stop()
 
@@ -439,7 +388,7 @@ class LocalTarget:
         """The desired state with a port, and the folders that everything else needs."""
         desired = self._read()
         if desired.port == 0:
-            desired = desired.model_copy(update={"port": free_port(self._host)})
+            desired = desired.model_copy(update={"port": free_port(self._endpoint.host)})
         for folder in (self._folder.run, self._folder.models, self._folder.router):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return desired
@@ -461,17 +410,6 @@ class LocalTarget:
             )
         return desired
 
-    def _take(self, before: Desired, version: ModelVersion) -> DeployedVersion:
-        deployed = DeployedVersion(
-            name=version.name,
-            version=version.version,
-            digest=version.digest or digest_tree(version.path),
-            python=version.python,
-            generation=before.generation + 1,
-        )
-        copy_verified(version, deployed.digest, self._servers.model_path(deployed))
-        return deployed
-
     @staticmethod
     def _with(before: Desired, deployed: DeployedVersion) -> Desired:
         """The state in which a version is deployed beside what is live."""
@@ -484,22 +422,6 @@ class LocalTarget:
             canary=version,
             share=0.0,
         )
-
-    def _forget_models(self, desired: Desired) -> None:
-        kept = {self._servers.model_path(deployed) for deployed in desired.versions.values()}
-        for model in self._folder.models.iterdir():
-            if model not in kept:
-                shutil.rmtree(model)
-
-    def _own_url(self, desired: Desired, version: str) -> str:
-        port = self._servers.port(self._servers.slots([desired.versions[version]])[0])
-        if port is None:
-            raise ServiceError(f"the server of version {version} has just ended", where=self.environment)
-        return f"http://127.0.0.1:{port}"
-
-    def _url(self, desired: Desired) -> str:
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{desired.port}" if desired.port else ""
 
     def _not_deployed(self, desired: Desired, version: str, role: str) -> ServiceError:
         held = ", ".join(sorted(desired.versions)) or "none"

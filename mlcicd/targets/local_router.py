@@ -16,6 +16,7 @@ from mlcicd.targets.router import RouterFiles, RouterSettings, find_envoy, mirro
 from mlcicd.targets.router_admin import RouterAdmin
 from mlcicd.targets.servers import port_is_free
 from mlcicd.targets.state import StateFolder
+from mlcicd.targets.tls import Tls
 
 START_TIMEOUT_S = 20.0
 TAKE_TIMEOUT_S = 10.0
@@ -59,6 +60,10 @@ class LocalRouter:
             ready=process is not None and self._admin(RouterFiles(self._folder)).live(),
         )
 
+    def tls(self) -> Tls | None:
+        """The certificates it was given last."""
+        return RouterFiles(self._folder).tls()
+
     def counters(self, version: str, generation: int) -> Counters:
         """The counters of one deployment of a version.
 
@@ -93,6 +98,7 @@ class LocalRouter:
         files = RouterFiles(self._folder)
         admin = self._admin(files)
         process = self.process()
+        certificates = files.write_secrets(settings.tls)
         if files.write_bootstrap(settings) and process is not None:
             processes.stop([process], grace_s=5.0)
             process = None
@@ -100,6 +106,8 @@ class LocalRouter:
             files.write_clusters(ports)
             files.write_routes(settings, live, canary, share, mirror)
             self._start(files, admin, settings)
+        for name, version in certificates.items():
+            admin.wait_for_secret(name, version, timeout_s=TAKE_TIMEOUT_S)
         leaving = {version: held for version, held in files.ports().items() if version not in ports}
         admin.wait_for_clusters(files.write_clusters({**leaving, **ports}), timeout_s=TAKE_TIMEOUT_S)
         copies = mirrored(canary) if canary and mirror > 0 else None
@@ -126,7 +134,7 @@ class LocalRouter:
                 admin.wait_idle(timeout_s=drain_s)
             processes.stop([process], grace_s=5.0)
             files.socket.unlink(missing_ok=True)
-        for file in (self._record, self._marker):
+        for file in (self._record, self._marker, *RouterFiles(self._folder).secrets.values()):
             file.unlink(missing_ok=True)
 
     def _start(self, files: RouterFiles, admin: RouterAdmin, settings: RouterSettings) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import ConfigError, InputError, ServiceError
 from mlcicd.core.files import locked, write_atomic
-from mlcicd.targets.base import Counters, ModelVersion, ProcessStatus, TargetStatus, checked_share
+from mlcicd.targets.base import Counters, ModelVersion, ProcessStatus, TargetStatus, checked_share, way_back
 from mlcicd.targets.kubernetes.names import dns_label
 from mlcicd.targets.mlflow_bridge import Bridge
 
@@ -162,17 +162,14 @@ class MlflowTarget:
             ServiceError: there is no previous version, or the plug-in refused.
         """
         with self._locked() as desired:
-            if desired.previous is None and desired.rolled_back and desired.live is not None:
+            goal = way_back(
+                desired.live, desired.previous, rolled_back=desired.rolled_back, environment=self.environment
+            )
+            if goal == desired.live:
                 self._apply(desired)
-                return desired.live
-            if desired.previous is None:
-                raise ServiceError(
-                    "there is no previous version to go back to",
-                    where=self.environment,
-                    remedy="deploy and promote the version you want from the registry",
-                )
-            self._apply(desired.having(live=desired.previous, previous=None, canary=None, rolled_back=True))
-            return desired.previous
+            else:
+                self._apply(desired.having(live=goal, previous=None, canary=None, rolled_back=True))
+            return goal
 
     def abort(self) -> None:
         """Removes the deployment of a version under test; nothing without one."""
@@ -188,7 +185,7 @@ class MlflowTarget:
         """The desired state, and what of it the plug-in lists."""
         desired = self._read()
         wanted = self._wanted(desired)
-        there = self._listed() if wanted else set()
+        there = self._there(wanted) if wanted else set()
         seen = [
             ProcessStatus("server", version, None, None, alive=name in there, ready=name in there)
             for name, version in wanted.items()
@@ -220,12 +217,12 @@ class MlflowTarget:
         """
         wanted = self._wanted(desired)
         try:
-            there = self._listed()
+            there = self._there({*wanted, *desired.made})
         except ServiceError:
             # The next call that reaches the service does it.
             self._write(desired)
             raise
-        self._refuse_others(set(wanted) & there - set(desired.made))
+        self._refuse_others((set(wanted) & there) - set(desired.made))
         self._write(desired)
         for name, version in wanted.items():
             digest = desired.digests[version]
@@ -273,9 +270,12 @@ class MlflowTarget:
         # Two hyphens and a letter: no other environment's or model's own name ends so.
         return self._name if version == desired.live else f"{self._name}--v{version}"
 
-    def _listed(self) -> set[str]:
+    def _there(self, names: Iterable[str]) -> set[str]:
+        """Which of these deployments the service has. A list may be one page of many, so what it does not hold is asked
+        for by name."""
         found: Any = self._ask("list the deployments", lambda client: client.list_deployments())
-        return {str(item["name"]) if isinstance(item, Mapping) else str(item) for item in found}
+        listed = {_name_of(item) for item in found}
+        return {name for name in names if name in listed or self._ask(f"look for {name}", partial(_has, name=name))}
 
     def _ask(self, what: str, call: Callable[[Any], Any]) -> Any:
         from mlflow.deployments import get_deploy_client
@@ -358,6 +358,21 @@ class MlflowTarget:
 
     def _write(self, desired: _Desired) -> None:
         write_atomic(self._state / "mlflow.json", desired.model_dump_json(indent=2) + "\n", mode=0o600)
+
+
+def _name_of(item: Any) -> str:
+    """The name of a deployment in a plug-in's list: MLflow asks for `name`, its own for SageMaker has AWS's word."""
+    if isinstance(item, Mapping):
+        return str(item.get("name") or item.get("EndpointName") or "")
+    return str(item)
+
+
+def _has(client: Any, *, name: str) -> bool:
+    try:
+        return bool(client.get_deployment(name))
+    except Exception:
+        # How a plug-in says that there is none is its own affair; that the service answers, the list has just shown.
+        return False
 
 
 def _delete(client: Any, *, name: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from mlcicd.core.digests import digest_json
 from mlcicd.core.errors import ServiceError
 from mlcicd.core.files import write_atomic
+from mlcicd.targets.tls import CLIENTS, SERVER, Tls, downstream, held, secrets
 
 TOTAL_WEIGHT = 1_000_000
 ROUTES = "routes"
@@ -44,6 +45,8 @@ class RouterSettings:
             only grows.
         sticky_cookie: the same for the value of a cookie that the application has set (a session's); a request with
             the header above goes by that.
+        tls: its certificate, and whose certificates callers need; None: plain HTTP. Another certificate needs no
+            restart.
     """
 
     host: str
@@ -51,6 +54,7 @@ class RouterSettings:
     request_timeout_s: float = 30.0
     sticky_header: str = ""
     sticky_cookie: str = ""
+    tls: Tls | None = None
 
 
 def find_envoy() -> Path:
@@ -126,6 +130,7 @@ class RouterFiles:
         self.bootstrap = folder / "bootstrap.json"
         self.clusters = folder / "clusters.json"
         self.routes = folder / "routes.json"
+        self.secrets = {name: folder / f"tls-{name}.json" for name in (SERVER, CLIENTS)}
         self.socket = admin_socket(folder)
 
     def write_bootstrap(self, settings: RouterSettings) -> bool:
@@ -135,6 +140,21 @@ class RouterFiles:
             return False
         write_atomic(self.bootstrap, content)
         return True
+
+    def write_secrets(self, tls: Tls | None) -> dict[str, str]:
+        """Writes the certificates for nobody but the owner's eyes, and removes what is left of others.
+
+        Returns:
+            The configuration's version by the secret's name.
+        """
+        wanted = secrets(tls) if tls is not None else {}
+        for name in self.secrets.keys() - wanted.keys():
+            self.secrets[name].unlink(missing_ok=True)
+        return {name: self._write(self.secrets[name], [found], mode=0o600) for name, found in wanted.items()}
+
+    def tls(self) -> Tls | None:
+        """The certificates that were written last."""
+        return held(_content(self.secrets[SERVER]), _content(self.secrets[CLIENTS]))
 
     def write_clusters(self, ports: Mapping[str, Sequence[int]]) -> str:
         """Writes one cluster per version with its servers' ports; the configuration's version."""
@@ -159,11 +179,11 @@ class RouterFiles:
         return written
 
     @staticmethod
-    def _write(path: Path, resources: list[dict[str, Any]]) -> str:
+    def _write(path: Path, resources: list[dict[str, Any]], *, mode: int = 0o644) -> str:
         version = digest_json(resources).removeprefix("sha256:")[:16]
         content = json.dumps({"version_info": version, "resources": resources}, indent=1)
         if _content(path) != content:
-            write_atomic(path, content)
+            write_atomic(path, content, mode=mode)
         return version
 
 
@@ -197,14 +217,19 @@ def _bootstrap(files: RouterFiles, settings: RouterSettings) -> dict[str, Any]:
             }
         ],
     }
+    chain: dict[str, Any] = {
+        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    }
+    if settings.tls is not None:
+        chain["transport_socket"] = downstream(
+            files.secrets[SERVER], files.secrets[CLIENTS] if settings.tls.client_ca else None
+        )
     listener = {
         "name": LISTENER,
         # With reuse_port a second router would silently share the port of the first.
         "enable_reuse_port": False,
         "address": _address(settings.host, settings.port),
-        "filter_chains": [
-            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
-        ],
+        "filter_chains": [chain],
     }
     return {
         "node": {"id": "mlcicd", "cluster": "local"},

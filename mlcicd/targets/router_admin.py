@@ -74,6 +74,10 @@ class RouterAdmin:
         """Waits until a version of the routes file is in force."""
         self._wait_for(rf"^http\.\w+\.rds\.{ROUTES}\.version_text$", version, timeout_s)
 
+    def wait_for_secret(self, name: str, version: str, *, timeout_s: float) -> None:
+        """Waits until a version of a certificate's file is in force."""
+        self._wait_for(rf"^sds\.{name}\.version_text$", version, timeout_s)
+
     def _wait_for(self, statistic: str, version: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while f'"{version}"' not in self.request(f"/stats?filter={quote(statistic)}")[1]:

@@ -10,10 +10,11 @@ import re
 import socket
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mlcicd.core.digests import digest_json
 from mlcicd.core.errors import CommandFailed, ConfigError, MlcicdError, ServiceError
 from mlcicd.core.files import write_atomic
 from mlcicd.targets import processes
@@ -24,6 +25,9 @@ from mlcicd.targets.state import DeployedVersion, StateFolder
 # A request has few rows: pools of threads inside it wait for each other, and for those of other requests, more than
 # they compute. Whoever sets these variables is heard.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+# What concerns no single server.
+_OF_THE_TARGET = ("replicas", "ready_timeout_s", "drain_s")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,12 @@ class ServerSettings:
     inference_log: Mapping[str, Any] | None = None
     token_env: str = ""
 
+    @property
+    def mark(self) -> str:
+        """What a server is started with, in one word: two that differ here were started differently."""
+        own = {key: value for key, value in asdict(self).items() if key not in _OF_THE_TARGET}
+        return digest_json(own)
+
     def __post_init__(self) -> None:
         if self.batching not in ("auto", "on", "off"):
             raise ConfigError(f"batching must be auto, on or off, not {self.batching!r}")
@@ -65,7 +75,8 @@ class Slot:
 
     @property
     def key(self) -> str:
-        return f"server-{deployment_key(self.deployed)}-{self.replica}"
+        launch = f"-{self.deployed.launch}" if self.deployed.launch else ""
+        return f"server-{deployment_key(self.deployed)}-{self.replica}{launch}"
 
 
 @dataclass(frozen=True)
@@ -151,6 +162,12 @@ class Servers:
                 return process
         return None
 
+    def outdated(self, slot: Slot) -> bool:
+        """Whether the slot's process is known to have been started with other settings."""
+        record = _read(self._record(slot.key))
+        started_with = record.get("settings") if record else None
+        return bool(started_with) and started_with != self._settings.mark
+
     def port(self, slot: Slot) -> int | None:
         """The port the slot's process said it listens on."""
         record, announced = _read(self._record(slot.key)), _read(self._run_file(slot))
@@ -214,7 +231,7 @@ class Servers:
             argv += ["--token-env", settings.token_env]
             env[settings.token_env] = _token(settings.token_env)
         process = processes.spawn(argv, env=env, log=log)
-        self._write_record(slot, process)
+        self._write_record(slot, process, settings.mark)
         return _Started(process, log, log_start)
 
     def _log_arguments(self, slot: Slot) -> list[str]:
@@ -228,8 +245,8 @@ class Servers:
         file = self._folder.logs / f"inference-{slot.key.removeprefix('server-')}.jsonl"
         return ["--inference-log", str(file), *redacted, *(f"{key}={value}" for key, value in numbers.items())]
 
-    def _write_record(self, slot: Slot, process: Process) -> None:
-        record = {"pid": process.pid, "started": process.started}
+    def _write_record(self, slot: Slot, process: Process, settings: str = "") -> None:
+        record = {"pid": process.pid, "started": process.started, "settings": settings}
         write_atomic(self._record(slot.key), json.dumps(record), mode=0o600)
 
     def _run_file(self, slot: Slot) -> Path:

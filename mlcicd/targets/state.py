@@ -13,7 +13,8 @@ from mlcicd.core.files import write_atomic
 
 
 class DeployedVersion(BaseModel):
-    """A version the target holds a copy of. `generation` tells one deployment of it from the next."""
+    """A version the target holds a copy of. `generation` tells one deployment of it from the next, `launch` how often
+    its servers were started anew since."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -22,6 +23,7 @@ class DeployedVersion(BaseModel):
     digest: str
     python: str
     generation: int
+    launch: int = 0
 
 
 class Desired(BaseModel):
@@ -86,6 +88,9 @@ class StateFolder:
     def read(self, environment: str, port: int) -> Desired:
         """The desired state; that of an empty target when none was ever written.
 
+        Args:
+            port: where the router is to listen, unless something is deployed: that stays where its callers know it.
+
         Raises:
             InputError: the file is there and is not one of ours.
         """
@@ -100,7 +105,7 @@ class StateFolder:
                 why=str(error).splitlines()[0],
                 remedy="restore it, or remove it and deploy again: running servers are then stopped",
             ) from error
-        return desired.model_copy(update={"port": port or desired.port})
+        return desired if desired.versions else desired.model_copy(update={"port": port or desired.port})
 
     def write(self, desired: Desired) -> None:
         write_atomic(self.desired, desired.model_dump_json(indent=2) + "\n", mode=0o600)

@@ -40,6 +40,12 @@ class Watchdog:
         """
         self._beside.start({"until": time.time() + seconds, "target": target})
 
+    def retell(self, target: Mapping[str, Any]) -> None:
+        """Other arguments of the target, for a watchdog that runs. Called under the folder's lock."""
+        left, told = _lease(self._beside.marker)
+        if told:
+            self._beside.start({"until": time.time() + left, "target": target})
+
     def stop(self) -> None:
         """Ends it, unless it is the watchdog itself that asks."""
         self._beside.stop()

@@ -21,7 +21,7 @@ from mlcicd.core.verdict import CheckStatus
 from mlcicd.data.checks import run_checks
 from mlcicd.data.imports import import_schema
 from mlcicd.data.imports.tfdv import parse
-from mlcicd.data.schema import parse_schema
+from mlcicd.data.schema import load_schema, parse_schema
 from mlcicd.data.source import open_source
 
 RULES = Path(__file__).with_name("rules")
@@ -97,7 +97,7 @@ def test_a_table_that_does_not_is_caught(tmp_path: Path, rules: str, column: str
         ("suite.json", "expect_column_mean_to_be_between: column='age', min_value=20.0, max_value=50.0"),
         ("pandera.yaml", "columns that match 'x.*': a pattern of names"),
         ("schema.pbtxt", "flag: not_in_environment"),
-        ("dbt.yml", "kind: relationships to=\"ref('kinds')\", field='kind'"),
+        ("dbt.yml", "kind: relationships to kinds, field kind: say its file with --table kinds=FILE"),
     ],
 )
 def test_what_has_no_counterpart_is_said(rules: str, said: str) -> None:
@@ -214,6 +214,36 @@ def test_what_is_no_file_of_rules_is_an_error(tmp_path: Path, name: str, text: s
         import_schema(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("to", "more"),
+    [
+        ("ref('kinds')", ""),
+        ('{{ ref("kinds") }}', ""),
+        ("ref('shop', 'kinds')", ""),
+        ("ref('kinds', v=2)", ""),
+        ("source('shop', 'kinds')", ", config: {severity: warn}"),
+    ],
+)
+def test_relationships_are_foreign_keys_where_the_file_is_known(tmp_path: Path, to: str, more: str) -> None:
+    path = tmp_path / "dbt.yml"
+    written = f"relationships: {{arguments: {{to: {json.dumps(to)}, field: code}}{more}}}"
+    path.write_text(f"models: [{{name: m, columns: [{{name: kind, data_tests: [{written}]}}]}}]")
+    pq.write_table(pa.table({"code": ["a", "b"]}), tmp_path / "kinds.parquet")
+    pq.write_table(pa.table({"kind": ["a", "c", None]}), tmp_path / "t.parquet")
+    out = tmp_path / "schema.yaml"
+    done = CliRunner().invoke(cli, ["data", "import", str(path), "--table", "kinds=kinds.parquet", "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    found = run_checks(open_source(tmp_path / "t.parquet"), load_schema(out))
+    (check,) = [check for check in found if "foreign_key" in check.name]
+    assert (check.status, check.severity) == (CheckStatus.FAILED, "warn" if more else "fail")
+    assert (check.details["violations"], check.details["checked"]) == (1, 2)
+    conditional = path.read_text().replace("field: code", 'field: code, where: "x > 1"')
+    path.write_text(conditional)
+    text = import_schema(path, tables={"kinds": "kinds.parquet"})
+    assert parse_schema(text).foreign_keys == []
+    assert "#   kind: relationships" in text
+
+
 def test_the_command(tmp_path: Path) -> None:
     out = tmp_path / "schema.yaml"
     done = CliRunner().invoke(cli, ["data", "import", str(RULES / "dbt.yml"), "--model", "people", "-o", str(out)])
@@ -225,3 +255,4 @@ def test_the_command(tmp_path: Path) -> None:
         import_schema(RULES / "dbt.yml", model="peopel")
     assert CliRunner().invoke(cli, ["data", "import", str(RULES / "dbt.yml")]).exit_code == 2
     assert CliRunner().invoke(cli, ["data", "import", str(tmp_path / "none.json")]).exit_code == 4
+    assert CliRunner().invoke(cli, ["data", "import", str(RULES / "dbt.yml"), "--table", "kinds"]).exit_code == 2

@@ -17,7 +17,9 @@ import pytest
 from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.core.verdict import Check
 from mlcicd.data.checks import run_checks
+from mlcicd.data.frames import open_frame
 from mlcicd.data.java_patterns import java_pattern
+from mlcicd.data.leakage import LeakageLimits, leakage_checks
 from mlcicd.data.profile import profile
 from mlcicd.data.schema import TableSchema, parse_schema
 from mlcicd.data.source import open_source
@@ -206,6 +208,70 @@ def test_a_profile_counts_the_same_on_both_engines(source: SparkSource) -> None:
             assert spark == (None if ours is None else pytest.approx(ours, rel=1e-9)), name
         assert replace(other, mean=None, deviation=None) == replace(column, mean=None, deviation=None), name
     assert {column.kind for column in here.columns.values()} == {"numeric", "category", "time", "other"}
+
+
+@pytest.fixture(scope="session")
+def holdout(session: Any, tmp_path_factory: pytest.TempPathFactory) -> SparkSource:
+    """Every third row of the table, and some of its rows with another value somewhere."""
+    path = tmp_path_factory.mktemp("spark") / "h.parquet"
+    whole = table()
+    numbers = list(range(0, whole.num_rows, 3))
+    changed = whole.take(numbers).to_pydict()
+    changed["i"] = [value if n % 2 else 4711 for n, value in enumerate(changed["i"])]
+    changed["t"] = [value and value + dt.timedelta(days=n % 3) for n, value in enumerate(changed["t"])]
+    rows = pa.concat_tables([whole.take(numbers), pa.table(changed, schema=whole.schema)])
+    pq.write_table(rows, path)
+    return open_spark(path, session=session)
+
+
+@pytest.mark.parametrize(
+    ("target", "inputs", "time", "keys"),
+    [
+        ("b", ["f", "i", HOSTILE, "d"], "t", ["i", "s"]),
+        ("f", ["r", "s"], "d", ["id"]),
+        ("s", ["k", "l"], "m", ["s", "f", "m"]),
+        ("m", ["id", "b"], "f", ["f"]),
+    ],
+    ids=["of flags", "of few floats", "of texts", "of many numbers"],
+)
+def test_leakage_is_the_same_on_both_engines(
+    source: SparkSource, holdout: SparkSource, target: str, inputs: list[str], time: str, keys: list[str]
+) -> None:
+    asked: dict[str, Any] = {"keys": keys, "time": time, "target": target, "features": inputs}
+    asked["limits"] = LeakageLimits(row_overlap=0.1, auc=0.8, conflicts=0.5)
+    here = leakage_checks(open_source(source.path), open_source(holdout.path), **asked)
+    there = leakage_checks(source, holdout, **asked)
+    assert [(c.name, c.status, c.severity) for c in there] == [(c.name, c.status, c.severity) for c in here]
+    for ours, spark in zip(here, there, strict=True):
+        # The median of a label of many numbers is an estimate, by each engine in its own way.
+        slack = {"abs": 0.03} if target == "m" and "target" in ours.name else {"rel": 1e-9}
+        same = ours.observed if isinstance(ours.observed, str) else pytest.approx(ours.observed, nan_ok=True, **slack)
+        assert spark.observed == same, ours
+        assert "target" in ours.name or spark.details == ours.details
+    counted = {c.name: c for c in here}
+    assert counted["leakage.keys"].details["holdout_rows"] > 0
+    assert 0 < counted["leakage.row_overlap"].details["rows"] < holdout.rows
+
+
+def test_rows_are_the_same_only_where_each_value_is(session: Any) -> None:
+    def frame(rows: str, columns: str = "a, b") -> SparkSource:
+        return open_spark_frame(session.sql(f"SELECT * FROM VALUES {rows} AS t({columns})"))
+
+    nan = "double('NaN')"
+    one = frame(f"(NULL, 1, 0D), (2, NULL, {nan}), (3, 3, NULL)", "a, b, f")
+    other = frame(f"(1, NULL, 0D), (NULL, 1, double('-0.0')), (2, NULL, {nan}), (3, 3, 0D)", "a, b, f")
+    overlap = {c.name: c for c in leakage_checks(one, other)}["leakage.row_overlap"]
+    assert overlap.details["rows"] == 2
+    text = frame("('1', 'x'), ('03', 'y')")
+    number = frame("(1, 'x'), (3, 'z')")
+    assert {c.name: c.observed for c in leakage_checks(text, number, keys=["a"])}["leakage.keys"] == 1.0
+    for odd in ("(1D, 'x')", "(map('k', 1), 'x')"):
+        with pytest.raises(ConfigError, match=r"data.checks.leakage can not run on Spark: 'a'"):
+            leakage_checks(text, frame(odd), keys=["a"])
+    with pytest.raises(ConfigError, match="the time 'b' is int and string"):
+        leakage_checks(one, number, time="b")
+    with pytest.raises(ConfigError, match="not can not be compared"):
+        leakage_checks(one, open_frame(pa.table({"a": [1], "b": [1], "f": [1.0]})))
 
 
 def test_an_existing_session_keeps_its_settings_and_views(session: Any, tmp_path: Path) -> None:

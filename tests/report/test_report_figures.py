@@ -195,6 +195,12 @@ def test_ticks_are_round(values: tuple[float, float], labels: list[str]) -> None
         ("", {"required_min": 0.2, "required_max": 0.8}, (0.2, 0.8)),
         (">= 0.7", {"required_min": math.nan}, (0.7, None)),
         ("", {}, (None, None)),
+        ("at most 2.5% of the labels are improbable", {}, (None, 0.025)),
+        (">= 70%", {}, (0.7, None)),
+        ("js/1 <= 0.1", {}, (None, 0.1)),
+        ("ks/1 of a >= 3 between the tables <= 0.2", {}, (None, 0.2)),
+        ("spearman/1 changes by at most 0.3", {}, (None, 0.3)),
+        ("js/1 of all", {}, (None, None)),
     ],
 )
 def test_requirement(required: str, details: dict[str, Any], expected: tuple[float | None, float | None]) -> None:

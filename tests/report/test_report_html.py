@@ -18,7 +18,7 @@ from mlcicd.core.verdict import Check, CheckStatus, Evidence, Status, Subject, V
 from mlcicd.report import report_html
 
 START = datetime(2026, 3, 14, tzinfo=UTC)
-VOID = {"meta", "br", "img", "input", "link", "hr"}
+VOID = {"meta", "br", "img", "input", "link", "hr", "wbr"}
 
 
 class Page(HTMLParser):
@@ -151,6 +151,35 @@ def test_an_error_shows_where_why_and_what_to_do() -> None:
         assert text in words
 
 
+def test_rows_are_shown_with_what_is_known_of_them() -> None:
+    examples: list[object] = [
+        {"row": 1234, "values": {"id": "7", "temp": None}},
+        {"rows": 1, "values": {"id": "8"}},
+        {"rows": 3, "values": {"id": "9"}},
+        {"row": 5, "values": {"late": "1"}, "likely": "0", "probability": 0.0123},
+        {"values": {f"c{i}": str(i) for i in range(12)}},
+        {"values": {"sixth": "6"}},
+    ]
+    checks = [Check(name="train.temp.nulls", status=CheckStatus.FAILED, details={"examples": examples})]
+    words = Page(page([verdict(checks=checks)])).words()
+    assert "row 1,234 id 7 temp missing 1 row id 8 3 rows id 9 row 5 late 1 looks like 0;" in words
+    assert "the probability of its own label is 0.0123" in words
+    assert "c7 7" in words
+    assert "c8" not in words
+    assert "sixth" not in words
+
+
+@pytest.mark.parametrize("examples", [7, "x", {}, [None, 3, "x", {}, {"values": 3}, {"values": ["a"]}, {"row": True}]])
+def test_what_is_no_list_of_rows_shows_none(examples: object) -> None:
+    check = Check(name="a", status=CheckStatus.FAILED, reason="why", details={"examples": examples})
+    assert 'class="rows"' not in page([verdict(checks=[check])])
+
+
+def test_a_long_name_goes_on_in_the_next_line_between_words_only() -> None:
+    html = page([verdict(checks=[Check(name="leakage.row_overlap & <b>.c'.d", status=CheckStatus.FAILED)])])
+    assert "leakage.<wbr>row_<wbr>overlap &amp; &lt;b&gt;.<wbr>c&#39;.<wbr>d" in html
+
+
 def test_no_verdicts_make_a_page_that_does_not_say_passed() -> None:
     words = Page(page([])).words()
     assert "No stage has run yet." in words
@@ -167,6 +196,12 @@ def _with_texts(text: object, status: Status) -> Verdict:
             Check(
                 name=text(), status=CheckStatus.FAILED, slice=text(), observed=text(), reference=text(),
                 required=text(), reason=text(), remedy=text(),
+                details={
+                    "examples": [
+                        {"row": 7, "values": {text(): text(), "a": None}, "likely": text(), "probability": 0.01},
+                        {"rows": 2, "values": {text(): text()}},
+                    ]
+                },
             ),
             Check(name=text(), status=CheckStatus.PASSED, observed=0.5, interval=(0, 1), required=">= 0.3"),
         ],

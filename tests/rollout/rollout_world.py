@@ -205,6 +205,7 @@ class World:
         self.worse_from = worse_from
         self.changes = changes if worse_from is None else {**late_plan(), **changes}
         self.journal = []
+        self.promoted = None
 
     def controller(self, **changes):
         """What a new process would make."""
@@ -216,8 +217,12 @@ class World:
             self.ledger,
             clock=self.clock,
             cohorts=None if self.worse_from is None else lambda: cohorts(self.worse_from),
-            journal=lambda _started, windows, matured: self.journal.extend([*windows, *matured]),
+            journal=self.write_down,
         )
+
+    def write_down(self, _started, windows, matured, promoted):
+        self.journal += [*windows, *matured]
+        self.promoted = self.promoted if promoted is None else promoted
 
     def state(self):
         document = Store(self.cell, clock=self.clock).read()

@@ -15,9 +15,10 @@ from rollout_world import World, cohorts, late_plan
 from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.rollout import Action, Arm, Judge, JudgeSpec, MetricSpec, Window
 from mlcicd.rollout.forecast import Step, forecast
-from mlcicd.rollout.labels import Cohort, is_cohort, read_cohorts
+from mlcicd.rollout.labels import Cohort, is_cohort, promotion_line, read_cohorts, read_promotion
 from mlcicd.rollout.replay import replay
 from mlcicd.rollout.simulate import Stream, simulate
+from mlcicd.rollout.sources.file import read_file
 from mlcicd.rollout.spec import GuardSpec
 from mlcicd.rollout.state import Phase
 from mlcicd.rollout.watch import WatchEvidence, worst_rate
@@ -411,6 +412,74 @@ def test_a_replay_counts_outcomes_when_they_mature_and_watches_after_the_promoti
     assert again.decision.action is Action.ROLLBACK
     assert "after promotion" in again.decision.reason
     assert again.at_t > result.at_t
+
+
+@pytest.mark.parametrize("worse_from", [1140.0, 1160.0, 1190.0, math.inf])
+@pytest.mark.parametrize("pause", [10.0, 30.0, 50.0])
+def test_a_replay_repeats_what_a_rollout_decided_however_seldom_it_looked(tmp_path, worse_from, pause):
+    world = World(tmp_path, worse_from=worse_from, max_unattended_s=1e6)
+    controller = world.controller()
+    controller.start()
+    while (outcome := controller.step()).state.phase is not Phase.DONE:
+        world.clock.pass_(pause)
+    windows = [item for item in world.journal if isinstance(item, Window)]
+    counted = [item for item in world.journal if isinstance(item, Cohort)]
+    spec, last = late_plan()["spec"], outcome.state.share_at(windows[-1].t)
+    again = replay(spec, windows, cohorts=counted, window_s=10.0, last_share=last, promoted_at=world.promoted).decision
+    assert again.action == outcome.state.outcome
+    assert (world.promoted is None) == (outcome.state.promoted is None)
+    # A replay looks whenever something closes or matures, so it may alarm on less than a rollout that seldom looked; on
+    # as much it finds the same to the last bit.
+    if again.action is Action.ROLLBACK and pause == 10.0:
+        assert _late_evidence(again) == _late_evidence(outcome.decision)
+
+
+def _late_evidence(decision):
+    return {item.name: (item.log_e, item.n_canary) for item in decision.metrics if item.name.startswith("missed")}
+
+
+def test_what_both_versions_answered_until_the_promotion_does_not_dilute_the_watch():
+    windows, good = [window(i) for i in range(100)], [cohort(i) for i in range(100)]
+    soon = replay(SPEC, windows, cohorts=good).at_t + 10
+    promoted = soon + 250
+    for bad in range(1, 10):
+        turned = [cohort(i, x_b=2 if 10 * i < promoted else 9) for i in range(int(promoted / 10) + bad)]
+        known = replay(SPEC, windows, cohorts=turned, promoted_at=promoted).decision
+        if known.action is Action.ROLLBACK:
+            break
+    assert "after promotion" in known.reason
+    assert evidence_of(known, "missed after promotion").n_canary == 40 * bad
+    # Nothing in the windows tells that the promotion took so long.
+    guessed = replay(SPEC, windows, cohorts=turned).decision
+    assert guessed.action is Action.PROMOTE
+
+
+def evidence_of(decision, name):
+    return next(item for item in decision.metrics if item.name == name)
+
+
+def test_where_the_canary_was_promoted_but_would_not_be_nobody_is_compared_with_the_past():
+    windows = [window(i) for i in range(30)]
+    known = [cohort(i) for i in range(30)] + [cohort(i, x_b=40) for i in range(30, 90)]
+    strict = JudgeSpec(metrics=(MetricSpec("errors", margin=2.0, floor=0.01), LATE), min_windows=1000, watch_s=300.0)
+    assert replay(strict, windows, cohorts=known).decision.action is Action.ROLLBACK
+    result = replay(strict, windows, cohorts=known, promoted_at=300.0)
+    assert result.decision.action is Action.CONTINUE
+    assert result.windows == 30
+
+
+def test_a_line_that_says_when_the_canary_was_promoted(tmp_path):
+    path = tmp_path / "windows.jsonl"
+    lines = [window(0).to_json(), cohort(0).to_json(), promotion_line(10.5)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_promotion(path) == 10.5
+    assert ([w.t for w in read_file(path)], [c.t for c in read_cohorts(path, 10.0)]) == ([0.0], [0.0])
+    for wrong in ('{"promoted": true}', '{"t": "x", "promoted": true}', '{"t": 1, "promoted": 1}', '{"promoted"'):
+        path.write_text(wrong + "\n")
+        for read in (read_promotion, lambda p: read_cohorts(p, 10.0)):
+            with pytest.raises(InputError, match=r"promoted|not JSON") as error:
+                read(path)
+            assert error.value.where == f"{path}:1"
 
 
 def test_simulated_outcomes_come_late_too():

@@ -15,6 +15,7 @@ import pytest
 from support import git
 
 from mlcicd.core.verdict import Status, Verdict
+from mlcicd.rollout.labels import read_promotion
 from mlcicd.rollout.state import Phase, RolloutState
 from mlcicd.rollout.store import FileCell
 from mlcicd.stages import approve, canary, deploy, evaluate, history, register, train, validate_data
@@ -264,6 +265,17 @@ def test_another_champion_in_between_takes_the_traffic_back(waiting: Path) -> No
     assert (_state(waiting).phase, _target(waiting).status().share) == (Phase.SUSPENDED, 0.0)
 
 
+def _stage_tags(root: Path) -> dict[str, str]:
+    """The git tags of environments, and what they say they are about."""
+    lines = git(root, "for-each-ref", "--format=%(refname:short) %(contents:subject)", "refs/tags").splitlines()
+    tags = dict(line.split(" ", 1) for line in lines)
+    return {name: about for name, about in tags.items() if "#" in name}
+
+
+def _commit_of(root: Path, version: str) -> str:
+    return registry_of(project_at(root)).version("tiny", version).tags["mlcicd.git_commit"]
+
+
 def _outcomes(path: Path, began: float, worse_from: float) -> None:
     """Outcomes of predictions in steps of 200 ms for ten minutes: the canary misses as many as the champion, and from
     some time on many more."""
@@ -315,6 +327,7 @@ def test_outcomes_that_come_late_gate_the_promotion_and_take_it_back_afterwards(
         "    - {name: errors}\n",
         "    - {name: errors}\n    - {name: missed, label_delay: 1s}\n",
     )
+    change(waiting / "mlcicd.yaml", "deploy:\n", "register: {git_tags: true}\ndeploy:\n")
     began = time.time()
     _outcomes(waiting / "outcomes.jsonl", began, math.inf)
     verdict = _run(waiting)
@@ -324,6 +337,7 @@ def test_outcomes_that_come_late_gate_the_promotion_and_take_it_back_afterwards(
     promoted = _state(waiting)
     assert (promoted.phase, _target(waiting).status().live) == (Phase.WATCHING, "2")
     assert registry_of(project_at(waiting)).version_at("tiny", "champion").version == "2"
+    assert _stage_tags(waiting) == {"tiny#production#1": "tiny v1.1.0, version 2"}
     assert _run(waiting, mode="step").status is Status.SKIPPED
     # The next version comes and waits for its start: those who look after this one go on.
     assert deploy(project_at(waiting), model_version="3").status is Status.PASSED
@@ -348,7 +362,10 @@ def test_outcomes_that_come_late_gate_the_promotion_and_take_it_back_afterwards(
     registry = registry_of(project_at(waiting))
     assert registry.version_at("tiny", "champion").version == "1"
     assert registry.version("tiny", "2").tags["mlcicd.canary"].startswith("rollback: missed")
-    # The evidence repeats the decision.
+    assert _stage_tags(waiting)["tiny#production#2"] == "tiny v1.0.0, version 1"
+    assert git(waiting, "rev-parse", "tiny#production#2^{commit}").strip() == _commit_of(waiting, "1")
+    # The evidence repeats the decision, of which the time of the promotion is a part.
+    assert read_promotion(waiting / ".mlcicd/evidence/canary-windows.jsonl") == promoted.promoted
     result = _mlcicd(waiting, "replay", "--windows", ".mlcicd/evidence/canary-windows.jsonl")
     assert "rollback at window" in result.communicate(timeout=60)[0]
 

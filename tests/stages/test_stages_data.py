@@ -164,12 +164,12 @@ def with_checks(root: Path, checks: str) -> None:
 def test_further_checks_against_the_champion(with_champion: Path) -> None:
     with_checks(
         with_champion,
-        "rows: {max_ratio: 1.5}, constant: {}, personal: {}, sources: {column: b}, serving: {examples: smoke.jsonl}, "
-        "population: {file: holdout.csv, columns: [y]}",
+        "rows: {max_ratio: 1.5}, constant: {}, personal: {}, labels: {}, sources: {column: b}, "
+        "serving: {examples: smoke.jsonl}, population: {file: holdout.csv, columns: [y]}",
     )
     verdict = validate_data(project_at(with_champion))
     assert verdict.status is Status.PASSED, verdict
-    assert {"rows of train against last time", "constant", "personal", "population.y", "serving.columns"} <= {
+    assert {"rows of train against last time", "constant", "personal", "labels", "population.y", "serving.columns"} <= {
         check.name for check in verdict.checks if check.status is CheckStatus.PASSED
     }
     lines = (with_champion / "train.csv").read_text().splitlines()

@@ -176,7 +176,7 @@ def test_the_same_configuration_on_spark(root: Path) -> None:
     # What Spark can not count is refused by name, and nothing is read; of the others there is a check each.
     plain = (root / "mlcicd.yaml").read_text()
     for asked, name in (
-        ("leakage: {keys: [id]}, drift: {", "leakage"),
+        ("labels: {}, drift: {", "labels"),
         ("population: {file: train.parquet}, drift: {", "population"),
         ("sources: {column: a}, drift: {", "sources"),
         ("personal: {}, drift: {", "personal"),
@@ -189,8 +189,13 @@ def test_the_same_configuration_on_spark(root: Path) -> None:
         refused = validate_data(project_at(root))
         assert (refused.exit_code, f"{name} can not run on Spark" in refused.summary) == (2, True), refused.summary
         (root / "mlcicd.yaml").write_text(plain)
-    change(root / "mlcicd.yaml", "checks: {drift: {", "checks: {constant: {}, drift: {new_categories: 0.01, ")
+    change(
+        root / "mlcicd.yaml",
+        "checks: {drift: {",
+        "checks: {leakage: {keys: [id]}, constant: {}, drift: {new_categories: 0.01, ",
+    )
     checked = validate_data(project_at(root))
+    assert "leakage.keys" in {c.name for c in checked.checks}
     assert {c.name for c in checked.checks} > set(kept), checked.summary
     (root / "schema.yaml").write_text(SCHEMA + "foreign_keys: [{columns: [id], file: train.parquet, key: [id]}]\n")
     assert "foreign_keys can not run on Spark" in validate_data(project_at(root)).summary

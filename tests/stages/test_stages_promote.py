@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from mlcicd.core.verdict import Status
 from mlcicd.stages import promote, register
 from mlcicd.stages.common import registry_of
 from mlcicd.stages.history import history, state
+from mlcicd.stages.lineage import origin_of
 
 from .conftest import change, project_at
 
@@ -198,3 +201,11 @@ def test_a_git_tag_that_can_not_be_made_is_a_warning(registered: Path) -> None:
     assert verdict.status is Status.PASSED
     assert champion(registered) == "1"
     assert any(check.name == "git tag" and check.severity == "warn" for check in verdict.checks)
+
+
+def test_who_did_it_is_known_without_any_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert origin_of({"GITHUB_ACTOR": "ann", "USER": "runner"}).who == "ann"
+    assert origin_of({}).who == pwd.getpwuid(os.getuid()).pw_name
+    # As in containers that run as a number.
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    assert origin_of({}).who == "uid 2147483641"

@@ -1,5 +1,5 @@
 """The small project of the stages' tests, trained and evaluated."""
 
-from stages.conftest import _evaluated_once, evaluated
+from stages.conftest import _evaluated_once, evaluated, root
 
-__all__ = ["_evaluated_once", "evaluated"]
+__all__ = ["_evaluated_once", "evaluated", "root"]

@@ -19,7 +19,7 @@ from mlcicd.core.errors import ConfigError, learn_secrets, redact
 from mlcicd.supply_chain.card import model_card
 from mlcicd.supply_chain.pickle_values import Allowance
 from mlcicd.supply_chain.pickles import read_program
-from mlcicd.supply_chain.policy import read_policy
+from mlcicd.supply_chain.policy import read_named, read_policy
 from mlcicd.supply_chain.scanner import scan_model
 
 OLD = b"cos\nsystem\n(Vtrue\ntR."
@@ -288,7 +288,6 @@ def test_each_line_of_a_key_is_redacted() -> None:
 @pytest.mark.parametrize("how", ["filter", "encoding", "replaced commit", "replaced blob"])
 def test_settings_of_a_clone_do_not_hide_a_changed_policy(repository: Path, how: str) -> None:
     """Who can write into `.git`, as training code can, makes git say that nothing has changed."""
-    from support import git
 
     from mlcicd.core.git import Kept, kept
 
@@ -336,3 +335,41 @@ name: mlflow-env
         "python: 3.11.7\nbuild_dependencies:\n- pip==25\n- setuptools\ndependencies:\n- -r requirements.txt\n"
     )
     assert scan_model(tmp_path / "m").findings == []
+
+
+@pytest.mark.parametrize("how", ["other content", "linked file", "linked folder", "never committed"])
+def test_a_key_that_is_not_the_committed_one_is_refused(repository: Path, how: str) -> None:
+    """The policy is as it was reviewed, and so is what it names: else the next best key could sign as `ci`."""
+    keys, elsewhere = repository / "keys", repository / "elsewhere"
+    keys.mkdir()
+    (keys / "ci.pub").write_text("the reviewed key")
+    (repository / "model-policy.yaml").write_text("signers: [{name: ci, key: keys/ci.pub}]\n")
+    git(repository, "add", "model-policy.yaml", *([] if how == "never committed" else ["keys"]))
+    git(repository, "commit", "-qm", "policy")
+    rules = read_policy(repository / "model-policy.yaml", shown="model-policy.yaml")
+
+    def read() -> bytes:
+        return read_named(rules, repository, "keys/ci.pub", shown="model-policy.yaml", what="the key")
+
+    if how != "never committed":
+        assert read() == b"the reviewed key"
+    if how == "other content":
+        (keys / "ci.pub").write_text("the key of somebody else")
+    elif how == "linked file":
+        (keys / "ci.pub").rename(elsewhere)
+        (keys / "ci.pub").symlink_to(elsewhere)
+    elif how == "linked folder":
+        keys.rename(elsewhere)
+        keys.symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="not committed as it stands"):
+        read()
+
+
+def test_a_policy_behind_a_linked_folder_is_refused(repository: Path, tmp_path: Path) -> None:
+    """Git would be asked of the place behind the link, where nothing is committed and nothing was reviewed."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "model-policy.yaml").write_text("files: [{path: model.pkl, owner: me, reason: none}]\n")
+    (repository / "ci").symlink_to(outside)
+    with pytest.raises(ConfigError, match="symbolic link"):
+        read_policy(repository / "ci" / "model-policy.yaml", shown="ci/model-policy.yaml")

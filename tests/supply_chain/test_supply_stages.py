@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,7 @@ from mlcicd.stages import deploy, evaluate, register
 from mlcicd.stages.common import registry_of
 from mlcicd.stages.record import Record
 from mlcicd.stages.supply import ModelRefused, admitted
+from mlcicd.stages.supply_signing import signers_of, verify_version
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +117,16 @@ def test_deploy_refuses_what_no_signer_of_the_policy_has_signed(signed: Path, ho
     assert verdict.status is Status.FAILED
     (said,) = failed(verdict)
     assert ("not signed" if how == "unsigned" else "no trusted key") in said
+
+
+def test_what_was_signed_for_another_model_is_refused(signed: Path) -> None:
+    """One key may sign many models: what it says of a harmless one must not let it in under another's name."""
+    project = project_at(signed)
+    registry = registry_of(project)
+    version = registry.version("tiny", "1")
+    assert verify_version(registry, version, signers_of(project))[0] == "ci"
+    with pytest.raises(InputError, match="it is about the model tiny, not fraud"):
+        verify_version(registry, replace(version, name="fraud"), signers_of(project))
 
 
 def test_deploy_takes_what_is_signed(signed: Path) -> None:
@@ -244,9 +257,15 @@ def test_planted_secrets_are_nowhere(evaluated: Path, monkeypatch: pytest.Monkey
     )
     monkeypatch.setenv("MLCICD_PRIVATE_KEY", key.decode())
     monkeypatch.setenv("GITHUB_ACTOR", f"bot {SECRETS['SOME_API_TOKEN']}")
-    said = []
-    # Registered and signed with all of them in the environment.
-    assert register(load_project(evaluated)).status is Status.PASSED
+    said: list[str] = []
+    # Registered and signed with all of them in the environment, and one in the command, as `${SOME_API_TOKEN}` puts it.
+    project = load_project(evaluated)
+    train = project.config.train.model_copy(update={"run": f"python train.py {SECRETS['SOME_API_TOKEN']}"})
+    told = replace(project, config=project.config.model_copy(update={"train": train}))
+    assert register(told).status is Status.PASSED
+    envelope = json.loads((stored(evaluated) / "provenance.dsse.json").read_text())
+    said.append(base64.b64decode(envelope["payload"]).decode())
+    assert "python train.py ***" in said[-1]
     for arguments in (["history"], ["report"], ["card"]):
         if arguments[0] in cli.commands:
             option = "--working-directory"
@@ -254,6 +273,10 @@ def test_planted_secrets_are_nowhere(evaluated: Path, monkeypatch: pytest.Monkey
     # The user's own program prints them, and fails.
     with (evaluated / "train.py").open("w") as file:
         file.write(PRINTED)
+    text = (evaluated / "mlcicd.yaml").read_text()
+    (evaluated / "mlcicd.yaml").write_text(
+        text.replace("{run: python train.py,", "{run: 'python train.py ${SOME_API_TOKEN}',")
+    )
     said.append(run("train", "--working-directory", str(evaluated), "--json", "--debug")[1])
     # A server that can not be reached, with a password in its address.
     text = (evaluated / "mlcicd.yaml").read_text()

@@ -1,4 +1,5 @@
 """A plug-in of `mlflow.deployments` whose service is a JSON file: `fake:PATH`. A model is a folder with a `factor`.
+`page` in the file is how many deployments a list holds at most.
 
 `fail_at` in the file counts calls down: at zero, the call raises before or after it has done its work (`fail_after`).
 """
@@ -64,7 +65,8 @@ class FakeClient(BaseDeploymentClient):
         self._called(lambda deployments: deployments.pop(name))
 
     def list_deployments(self, endpoint=None):
-        return [{"name": name} for name in json.loads(self.file.read_text())["deployments"]]
+        world = json.loads(self.file.read_text())
+        return [{"name": name} for name in list(world["deployments"])[: world.get("page")]]
 
     def get_deployment(self, name, endpoint=None):
         return json.loads(self.file.read_text())["deployments"][name]

@@ -14,12 +14,17 @@ from kube_world import World, model_version, service, world
 from prometheus_server import Exporter, prometheus
 from prometheus_server import served as serving
 
-from mlcicd.rollout import JudgeSpec, MetricSpec
+from mlcicd.config.canary import Canary, CanaryMetric, Shadow
+from mlcicd.core.errors import ConfigError, ServiceError
+from mlcicd.rollout import Arm, JudgeSpec, MetricSpec, Window
 from mlcicd.rollout.controller import Controller
 from mlcicd.rollout.sources import SourceContext, make_source
 from mlcicd.rollout.state import Phase, Plan
 from mlcicd.rollout.store import FileCell, Store
 from mlcicd.stages.canary_ground import TargetTraffic
+from mlcicd.stages.canary_shadow import shadow
+from mlcicd.targets.base import Mirroring
+from mlcicd.targets.kubernetes import KubernetesTarget
 
 pytestmark = pytest.mark.slow
 WINDOW_S = 0.5
@@ -108,3 +113,81 @@ def test_weights_walk_up_to_promotion_and_back_to_nothing_on_harm(tmp_path, fail
         else:
             assert kube.cluster.weights() == {first: 100}
             assert not any("v2" in name for name in kube.cluster.kinds())
+
+
+def _copies(kube: World) -> list[object]:
+    (route,) = [one for one in kube.cluster.objects.values() if one["kind"] == "HTTPRoute"]
+    return [one["requestMirror"] for rule in route["spec"]["rules"] for one in rule.get("filters", [])]
+
+
+def _waiting(kube: World) -> KubernetesTarget:
+    target = kube.target()
+    target.deploy(model_version("1"))
+    target.promote("1")
+    target.deploy(model_version("2"))
+    return target
+
+
+def test_a_mirror_copies_to_a_waiting_version_until_it_has_traffic(tmp_path):
+    with world(tmp_path) as kube:
+        target = _waiting(kube)
+        assert isinstance(target, Mirroring)
+        target.set_mirror("2", 0.2)
+        backend = {"group": "", "kind": "Service", "name": service("2"), "port": 80}
+        assert _copies(kube) == [{"backendRef": backend, "percent": 20}]
+        assert kube.cluster.weights() == {service("1"): 100}
+        kube.target().set_mirror("2", 0)
+        assert _copies(kube) == []
+        kube.target().set_mirror("2", 0.5)
+        kube.target().set_share("2", 0.1)
+        assert _copies(kube) == [] and kube.cluster.weights() == {service("2"): 10, service("1"): 90}
+        with pytest.raises(ServiceError, match=r"has 10\.0% of the traffic"):
+            kube.target().set_mirror("2", 0.2)
+        with pytest.raises(ServiceError, match="not deployed here as a canary"):
+            kube.target().set_mirror("1", 0.2)
+        kube.target().set_mirror("9", 0)
+        assert kube.cluster.lost == []
+
+
+def test_a_cluster_that_would_copy_everything_copies_nothing(tmp_path):
+    with world(tmp_path) as kube:
+        target = _waiting(kube)
+        kube.cluster.no_parts = True
+        with pytest.raises(ServiceError, match="can not be copied") as caught:
+            target.set_mirror("2", 0.2)
+        assert "Gateway API 1.3" in caught.value.remedy and _copies(kube) == []
+        target.set_mirror("2", 1.0)
+        assert len(_copies(kube)) == 1
+        target.abort()
+        assert _copies(kube) == []
+
+
+@pytest.mark.parametrize(("failing", "action"), [(0.0, "continue"), (0.5, "rollback")], ids=["good", "bad"])
+def test_a_shadow_is_judged_by_the_counts_of_another_source(tmp_path, failing, action):
+    """The copies are counted by whatever `canary.source` is: here windows that say how many there were."""
+
+    class Counts:
+        def __init__(self) -> None:
+            self.t = 0.0
+            self.asked: list[float] = []
+
+        def read(self, _since: float | None, _until: float) -> list[Window]:
+            self.t += 1
+            self.asked.append(len(_copies(kube)))
+            return [Window(t=self.t, champion=Arm(400, 1), canary=Arm(200, int(200 * failing)), share=0.33)]
+
+        def restart(self, _now: float) -> None: ...
+
+        def state(self) -> dict[str, object]:
+            return {}
+
+        def restore(self, _state: object) -> None: ...
+
+    settings = Canary(shadow=Shadow(duration="2s", percent=50), window="100ms", metrics=[CanaryMetric(name="errors")])
+    with world(tmp_path) as kube:
+        target, counts = _waiting(kube), Counts()
+        ended = shadow(target, settings, "1", "2", counted=lambda _share_at: counts)
+        assert ended is not None and ended.action.value == action
+        assert set(counts.asked) == {1} and _copies(kube) == []
+        with pytest.raises(ConfigError, match="nobody counts"):
+            shadow(target, settings, "1", "2")

@@ -98,6 +98,35 @@ ROUTE_SPEC = {
                             },
                         },
                     },
+                    "filters": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "required": ["type", "requestMirror"],
+                            "properties": {
+                                "type": {"const": "RequestMirror"},
+                                "requestMirror": {
+                                    "type": "object",
+                                    "additionalProperties": False,
+                                    "required": ["backendRef"],
+                                    "properties": {
+                                        "backendRef": {"type": "object", "required": ["name", "port"]},
+                                        "percent": {"type": "integer", "minimum": 0, "maximum": 100},
+                                        "fraction": {
+                                            "type": "object",
+                                            "additionalProperties": False,
+                                            "required": ["numerator"],
+                                            "properties": {
+                                                "numerator": {"type": "integer", "minimum": 0},
+                                                "denominator": {"type": "integer", "minimum": 1},
+                                            },
+                                        },
+                                    },
+                                },
+                            },
+                        },
+                    },
                     "backendRefs": {
                         "type": "array",
                         "maxItems": 16,
@@ -374,3 +403,20 @@ def test_the_documentation_names_each_option():
     text = Path("docs/kubernetes.md").read_text()
     missing = [name for name in Settings.model_fields if f"| `{name}` |" not in text]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("fraction", "part"),
+    [(0.2, {"percent": 20}), (0.005, {"fraction": {"numerator": 5, "denominator": 1000}}), (1.0, {}), (0.0, None)],
+    ids=["percent", "fraction", "all", "none"],
+)
+def test_a_mirror_is_a_filter_of_the_route(fraction, part):
+    route = _manifests().route("1", "2", 0.0, 7, mirror=fraction)
+    _validate(route)
+    rule = route["spec"]["rules"][0]
+    if part is None:
+        assert "filters" not in rule
+        return
+    (copies,) = [one["requestMirror"] for one in rule["filters"]]
+    assert copies.pop("backendRef")["name"].endswith("--v2") and copies == part
+    assert [ref["name"][-3:] for ref in rule["backendRefs"]] == ["-v1"], "nobody's answer is the canary's"

@@ -134,6 +134,24 @@ def test_what_was_begun_is_removed_by_abort(world: World, after: bool) -> None:
     assert world.served() == {}, "a version that did not come up is taken away at once"
 
 
+def test_a_list_that_is_one_page_of_many_hides_nothing(world: World) -> None:
+    world.set(page=1)
+    target = world.target()
+    target.deploy(world.version(1))
+    target.promote("1")
+    assert target.status().healthy
+    target.deploy(world.version(2))
+    target.promote("2")
+    assert world.served() == {"flights": 2.0}
+    with pytest.raises(ServiceError, match="flights is there that mlcicd did not make here"):
+        other = world.target(state="elsewhere")
+        other.deploy(world.version(1))
+        other.promote("1")
+    other.abort()
+    target.stop()
+    assert world.served() == {}
+
+
 def test_what_was_not_made_here_is_neither_overwritten_nor_removed(world: World) -> None:
     others = {"anothers": {"factor": 9.0}, "flights": {"factor": 8.0}, "flights--v2": {"factor": 7.0}}
     world.set(deployments=others)

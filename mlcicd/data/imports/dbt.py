@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +13,20 @@ from mlcicd.data.imports.draft import Draft
 from mlcicd.data.source import quote
 
 _KINDS = ("models", "sources", "seeds", "snapshots")
+# ref('kinds'), ref('package', 'kinds', v=2), source('shop', 'kinds'), each with or without braces around it.
+_RELATION = re.compile(
+    r"""(?:ref|source)\s*\((?:\s*['"][^'"]*['"]\s*,)?\s*['"]([^'"]+)['"]\s*(?:,\s*v\w*\s*=[^)]*)?\)"""
+)
 
 
-def read(draft: Draft, document: Mapping[str, Any], *, model: str = "") -> None:
+def read(
+    draft: Draft, document: Mapping[str, Any], *, model: str = "", tables: Mapping[str, str] | None = None
+) -> None:
     """Adds the tests of a model.
+
+    Args:
+        model: which of several.
+        tables: the files (relative to the schema) of the models that `relationships` name.
 
     Raises:
         ConfigError: there are several models and none is named, or not that one.
@@ -29,7 +40,10 @@ def read(draft: Draft, document: Mapping[str, Any], *, model: str = "") -> None:
         if column.get("data_type"):
             draft.type(name, str(column["data_type"]))
         for test in _tests(column):
-            _column_test(draft, name, rules, *test)
+            if test[0] == "relationships":
+                _relationship(draft, name, test[1], tables or {})
+            else:
+                _column_test(draft, name, rules, *test)
     for kind, given in _tests(chosen):
         _model_test(draft, kind, given)
 
@@ -69,6 +83,21 @@ def _tests(holder: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _config(given: Mapping[str, Any], key: str) -> Any:
     return given.get(key) or (given.get("config") or {}).get(key)
+
+
+def _relationship(draft: Draft, name: str, given: Mapping[str, Any], tables: Mapping[str, str]) -> None:
+    """A foreign key where the other table's file is known; missing values are looked at neither here nor there."""
+    to = str(given.get("to", ""))
+    found = _RELATION.search(to)
+    other = found[1] if found else to
+    field = str(given.get("field", ""))
+    if _config(given, "where") or not field:
+        draft.note(f"{name}: relationships {_short(given)}")
+    elif other not in tables:
+        draft.note(f"{name}: relationships to {other}, field {field}: say its file with --table {other}=FILE")
+    else:
+        warns = str(_config(given, "severity") or "").lower() == "warn"
+        draft.foreign_key(name, tables[other], field, severity="warn" if warns else "")
 
 
 def _column_test(draft: Draft, name: str, rules: dict[str, Any], kind: str, given: dict[str, Any]) -> None:

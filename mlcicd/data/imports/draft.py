@@ -42,6 +42,7 @@ class Draft:
     of: str
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
     rules: list[dict[str, Any]] = field(default_factory=list)
+    foreign_keys: list[dict[str, Any]] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     key: list[str] = field(default_factory=list)
     extra_columns: str = "allow"
@@ -79,6 +80,14 @@ class Draft:
         self._numbers[name] = number
         self._taken.add(unique)
         self.rules.append({**found, "name": unique})
+
+    def foreign_key(self, name: str, file: str, key: str, *, severity: str = "") -> None:
+        """A column whose values must be in a column of another file; the same one twice is one."""
+        found: dict[str, Any] = {"columns": [name], "file": file, "key": [key]}
+        if severity:
+            found["severity"] = severity
+        if found not in self.foreign_keys:
+            self.foreign_keys.append(found)
 
     def bound(
         self, name: str, low: Any, high: Any, *, strict_low: bool = False, strict_high: bool = False, **more: Any
@@ -118,6 +127,8 @@ class Draft:
         document["extra_columns"] = self.extra_columns
         if self.rules:
             document["rules"] = self.rules
+        if self.foreign_keys:
+            document["foreign_keys"] = self.foreign_keys
         document["columns"] = columns
         lines = [
             f"# Imported from {_CONTROL.sub(' ', self.of)}. Read it once: what one tool leaves open, another decides."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ _LARGEST = 50 * 2**20
 _DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration, RecursionError)
 
 
-def import_schema(path: Path, *, kind: str = "", model: str = "") -> str:
+def import_schema(path: Path, *, kind: str = "", model: str = "", tables: Mapping[str, str] | None = None) -> str:
     """A `schema.yaml` from another tool's rules; what has no counterpart stands in its first comment.
 
     Args:
         kind: one of `FORMATS`; found out from the content when empty.
         model: which of several, for dbt.
+        tables: for dbt, by model the files (relative to the schema) that its `relationships` are looked up in.
 
     Raises:
         InputError: it can not be read, or is of none of the formats.
@@ -39,7 +41,7 @@ def import_schema(path: Path, *, kind: str = "", model: str = "") -> str:
     if kind == "pandera":
         return _imported(path, "Pandera", lambda draft: pandera.read(draft, document))
     if kind == "dbt":
-        return _imported(path, "dbt", lambda draft: dbt.read(draft, document, model=model))
+        return _imported(path, "dbt", lambda draft: dbt.read(draft, document, model=model, tables=tables))
     raise InputError(
         "this is no suite, schema or properties file that can be imported",
         where=str(path),

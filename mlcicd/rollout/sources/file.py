@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcicd.core.errors import ConfigError, InputError
-from mlcicd.rollout.labels import is_cohort
+from mlcicd.rollout.labels import is_cohort, is_promotion
 from mlcicd.rollout.sources.base import SourceContext
 from mlcicd.rollout.windows import Window
 
@@ -23,7 +23,7 @@ _NUMBERS = ("requests", "errors")
 
 def read_file(path: Path, *, growing: bool = False) -> Iterator[Window]:
     """The windows of a `.csv` file, or of any other as JSON lines, one at a time and in order of time; lines that hold
-    late outcomes (:mod:`mlcicd.rollout.labels`) are passed over.
+    late outcomes or a promotion (:mod:`mlcicd.rollout.labels`) are passed over.
 
     Args:
         path: the file.
@@ -34,7 +34,7 @@ def read_file(path: Path, *, growing: bool = False) -> Iterator[Window]:
     """
     last: float | None = None
     for where, value in _objects(path, growing):
-        if is_cohort(value):
+        if is_cohort(value) or is_promotion(value):
             continue
         try:
             window = Window.from_json(value)

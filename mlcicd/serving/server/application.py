@@ -128,6 +128,17 @@ class Application:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else content})
 
+    async def probe(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Health and readiness alone, for the port that asks nobody for a certificate."""
+        if (scope["path"].rstrip("/") or "/") in self._open_routes:
+            await self(scope, receive, send)
+            return
+        refused = RequestRefused(404, "ENDPOINT_NOT_FOUND", "this port answers health and readiness only")
+        body = error_body(refused, v2=False)
+        headers = [(b"content-type", _JSON), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
     def _let_in(self, scope: Scope) -> None:
         if not self._token:
             return

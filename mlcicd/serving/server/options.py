@@ -25,6 +25,10 @@ class Options:
     timeout_s: float
     drain_s: float
     token_env: str
+    tls_certificate: Path | None
+    tls_key: Path | None
+    tls_client_ca: Path | None
+    probe_port: int | None
     inference_log: Path | None
     log_sample: float
     log_redact: list[str]
@@ -56,13 +60,25 @@ def parse_options(arguments: list[str]) -> Options:
         default="",
         help="the environment variable that holds the token callers must send as `Authorization: Bearer TOKEN`",
     )
+    tls = parser.add_argument_group("TLS")
+    tls.add_argument("--tls-certificate", type=Path, help="PEM file of the server's certificate and its chain")
+    tls.add_argument("--tls-key", type=Path, help="PEM file of its private key, without a password")
+    tls.add_argument("--tls-client-ca", type=Path, help="PEM file; callers need a certificate that one of these signed")
+    tls.add_argument(
+        "--probe-port", type=int, help="also answer health and readiness there, and nothing else, over HTTP"
+    )
     logged = parser.add_argument_group("inference log")
     logged.add_argument("--inference-log", type=Path, help="JSON-lines file of requests and answers")
     logged.add_argument("--log-sample", type=_share, default=1.0, help="the part of the requests that is written")
     logged.add_argument("--log-redact", action="append", default=[], help="a column that is never written; repeatable")
     logged.add_argument("--log-max-mb", type=_positive, default=100.0, help="the size at which a file is put aside")
     logged.add_argument("--log-keep", type=int, default=5, help="files kept beside the current one")
-    return Options(**vars(parser.parse_args(arguments)))
+    given = parser.parse_args(arguments)
+    if (given.tls_certificate is None) != (given.tls_key is None):
+        parser.error("--tls-certificate and --tls-key go together")
+    if given.tls_client_ca is not None and given.tls_certificate is None:
+        parser.error("--tls-client-ca needs --tls-certificate and --tls-key")
+    return Options(**vars(given))
 
 
 def _positive(text: str) -> float:

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
-import functools
 import json
 import logging
 import math
 import os
 import signal
 import socket
+import ssl
 import sys
 import traceback
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .application import Application
 from .options import Options, parse_options
+from .tls import tls_context
+
+if TYPE_CHECKING:
+    import uvicorn
 
 EXIT_LOAD_FAILED = 3
 EXIT_ADDRESS_IN_USE = 4
 EXIT_NO_TOKEN = 5
+EXIT_NO_TLS = 6
+
+_Asgi = Callable[..., Awaitable[None]]
 
 log = logging.getLogger("mlcicd.server")
 
@@ -50,13 +59,64 @@ async def serve(options: Options, token: str) -> int:
     import uvicorn
 
     try:
-        listener = bind(options.host, options.port)
+        tls = tls_context(options)
     except OSError as error:
-        log.error("can not listen on %s port %d: %s", options.host, options.port, error.strerror)
+        log.error("%s, %s, or %s: %s", options.tls_certificate, options.tls_key, options.tls_client_ca, error)
+        return EXIT_NO_TLS
+    try:
+        listeners = [bind(options.host, options.port)]
+        if options.probe_port is not None:
+            listeners.append(bind(options.host, options.probe_port))
+    except OSError as error:
+        ports = [port for port in (options.port, options.probe_port) if port is not None]
+        log.error("can not listen on %s port %s: %s", options.host, " or ".join(map(str, ports)), error.strerror)
         return EXIT_ADDRESS_IN_USE
     application = Application(options, token)
+    servers = [uvicorn.Server(_config(application, options, tls))]
+    if options.probe_port is not None:
+        servers.append(uvicorn.Server(_config(application.probe, options, None)))
+    for server in servers:
+        # uvicorn's own handlers would raise the signal again at the end, and turn a clean stop into a failed one.
+        server.capture_signals = _no_signals
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        for server in servers:
+            server.should_exit = True
+
+    def drain() -> None:
+        application.draining = True
+        loop.call_later(options.drain_s, end)
+
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(stop, drain)
+
+    pairs = zip(servers, listeners)  # noqa: B905  (as many; the user's Python may be 3.9)
+    serving: asyncio.Future[Any] = asyncio.gather(*(server.serve(sockets=[listener]) for server, listener in pairs))
+    loading: asyncio.Future[Any] = asyncio.ensure_future(application.load())
+    if options.run_file is not None:
+        announce(options.run_file, listeners[0].getsockname()[1])
+    await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
+    status = 0
+    failure = loading.exception() if loading.done() else None
+    if failure is not None:
+        traceback.print_exception(type(failure), failure, failure.__traceback__)
+        log.error("the model failed to load: %s: %s", type(failure).__name__, failure)
+        status = EXIT_LOAD_FAILED
+        end()
+    await serving
+    application.close()
+    return status
+
+
+def _config(
+    application: Callable[..., Awaitable[None]], options: Options, tls: ssl.SSLContext | None
+) -> uvicorn.Config:
+    import uvicorn
+
     config = uvicorn.Config(
         application,
+        interface="asgi3",
         lifespan="off",
         ws="none",
         access_log=False,
@@ -67,33 +127,8 @@ async def serve(options: Options, token: str) -> int:
     )
     # What uvicorn imports late, it imports now, not while the model's thread imports, too.
     config.load()
-    server = uvicorn.Server(config)
-    loop = asyncio.get_running_loop()
-
-    def drain() -> None:
-        application.draining = True
-        loop.call_later(options.drain_s, functools.partial(setattr, server, "should_exit", True))
-
-    # uvicorn's own handlers would raise the signal again at the end, and turn a clean stop into a failed one.
-    server.capture_signals = _no_signals
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(stop, drain)
-
-    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-    loading = asyncio.ensure_future(application.load())
-    if options.run_file is not None:
-        announce(options.run_file, listener.getsockname()[1])
-    await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
-    status = 0
-    failure = loading.exception() if loading.done() else None
-    if failure is not None:
-        traceback.print_exception(type(failure), failure, failure.__traceback__)
-        log.error("the model failed to load: %s: %s", type(failure).__name__, failure)
-        status = EXIT_LOAD_FAILED
-        server.should_exit = True
-    await serving
-    application.close()
-    return status
+    config.ssl = tls
+    return config
 
 
 class _no_signals:

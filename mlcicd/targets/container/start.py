@@ -43,6 +43,9 @@ def main() -> None:
             raise SystemExit(EXIT_OTHER_BYTES)
     server = here / "server" if (here / "server").is_dir() else here / "server.py"
     own = [f"--name={identity['name']}", f"--version={identity['version']}", "--host=0.0.0.0", "--port=8080"]
+    # Where callers need a certificate, the platform's probes, which have none, ask another port.
+    probe = os.environ.get("MLCICD_PROBE_PORT")
+    own += [f"--probe-port={probe}"] if probe else []
     argv = [sys.executable, str(server), f"--model={here / 'model'}", *own, *sys.argv[1:]]
     os.execv(sys.executable, argv)  # noqa: S606  (the server takes this process's place, and its signals)
 

@@ -172,20 +172,28 @@ class Api:
         Raises:
             ServiceError: the cluster does not know the kind.
         """
-        known = self._plurals.get(api_version)
-        root = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
-        if known is None:
-            found = self.get(root) or {}
-            known = {r["kind"]: r["name"] for r in found.get("resources", []) if "/" not in r["name"]}
-            self._plurals[api_version] = known
+        known = self._known(api_version)
         if kind not in known:
             raise ServiceError(
                 f"the cluster does not know {kind} ({api_version})",
                 where=self._access.server,
                 remedy="install its custom resource definitions: Gateway API's, or KServe's",
             )
-        path = f"{root}/namespaces/{quote(namespace, safe='')}/{known[kind]}"
+        path = f"{_root(api_version)}/namespaces/{quote(namespace, safe='')}/{known[kind]}"
         return f"{path}/{quote(name, safe='')}" if name else path
+
+    def serves(self, api_version: str, kind: str) -> bool:
+        """Whether the cluster knows a kind; one that it does not know has no objects."""
+        return kind in self._known(api_version)
+
+    def _known(self, api_version: str) -> dict[str, str]:
+        """Plural names by kind."""
+        known = self._plurals.get(api_version)
+        if known is None:
+            found = self.get(_root(api_version)) or {}
+            known = {r["kind"]: r["name"] for r in found.get("resources", []) if "/" not in r["name"]}
+            self._plurals[api_version] = known
+        return known
 
     # --- one request
 
@@ -274,6 +282,10 @@ class Api:
             if time.monotonic() > deadline:
                 raise _Again(f"the answer was not whole after {3 * self._timeout_s:g} s")
         return b"".join(parts)
+
+
+def _root(api_version: str) -> str:
+    return f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
 
 
 def _checked(status: int, raw: bytes, headers: Mapping[str, str], where: str) -> Object:

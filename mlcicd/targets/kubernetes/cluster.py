@@ -9,11 +9,11 @@ from typing import Any
 
 from mlcicd.core.errors import MlcicdError, ServiceError
 from mlcicd.targets.kubernetes.api import Api, Refused
-from mlcicd.targets.kubernetes.diff import object_diff
+from mlcicd.targets.kubernetes.diff import object_diff, removal_diff
 from mlcicd.targets.kubernetes.manifests import OWNER, REVISION, VERSION_LABEL, Manifests, Names, kinds_of
 from mlcicd.targets.kubernetes.readiness import Report, hopeless, pull_problem, route_report, workload_report
 from mlcicd.targets.kubernetes.settings import Settings
-from mlcicd.targets.kubernetes.state import ClusterDesired, ClusterVersion
+from mlcicd.targets.kubernetes.state import ClusterDesired, ClusterVersion, Inventory
 
 Object = dict[str, Any]
 _ROUTE = ("gateway.networking.k8s.io/v1", "HTTPRoute")
@@ -67,13 +67,70 @@ class Cluster:
         for one in self._manifests.version(version):
             self._apply(one)
 
-    def plan(self, version: ClusterVersion) -> list[str]:
+    def plan(self, versions: Iterable[ClusterVersion], inventory: Inventory) -> list[str]:
         """What applying would change, line by line, asked of the API server, which changes nothing."""
-        lines = []
-        for one in [*self._manifests.model(), *self._manifests.version(version)]:
+        lines, versions = [], list(versions)
+        for one in self._rendered(versions):
             before = self._owned(one)
             lines += object_diff(before, self._api.apply(self._path(one), one, dry_run=True, force=True))
+        for one in self._no_longer_given(versions, inventory):
+            lines += removal_diff(one)
         return lines
+
+    def taken_stock(self, versions: Iterable[ClusterVersion], inventory: Inventory) -> Inventory:
+        """The inventory as it has to be written before versions are applied."""
+        versions = list(versions)
+        given = self._rendered(versions)
+        found = {_reference(one) for one in self._no_longer_given(versions, inventory)}
+        wanted = {_reference(one) for one in given}
+        return Inventory(
+            kinds=tuple(sorted({*inventory.kinds, *("/".join(kind) for kind in kinds_of(given))})),
+            surplus=tuple(sorted({*inventory.surplus, *found} - wanted)),
+        )
+
+    def remove(self, reference: str, still_surplus: Callable[[], bool]) -> None:
+        """Deletes an object of the inventory, if it is there and ours.
+
+        Args:
+            still_surplus: asked after the object was seen: whoever applies it again has said so before.
+        """
+        api_version, kind, name = reference.rsplit("/", 2)
+        for _ in range(_TRIES):
+            if not self._api.serves(api_version, kind):
+                return
+            found = self._get(api_version, kind, name)
+            if found is None or not self._is_ours(found) or not still_surplus():
+                return
+            if self._deleted([((api_version, kind), found)]):
+                return
+        raise ServiceError(f"{kind} {name} could not be deleted", where=self._settings.namespace)
+
+    def _rendered(self, versions: Iterable[ClusterVersion]) -> list[Object]:
+        given = [one for version in versions for one in self._manifests.version(version)]
+        return [*self._manifests.model(), *given]
+
+    def _no_longer_given(self, versions: Iterable[ClusterVersion], inventory: Inventory) -> list[Object]:
+        """Objects of these versions, and of the model, that templates of now do not give."""
+        versions = list(versions)
+        given = self._rendered(versions)
+        names = {self._names.versioned(version.version) for version in versions}
+        kept = {_reference(one) for one in given} | {f"v1/ConfigMap/{self._names.name}"}
+        kept.add("/".join((*_ROUTE, self._names.name)))
+        return [
+            one
+            for kind in self._kinds(kinds_of(given), inventory)
+            for one in self._listed(kind)
+            if _labels(one).get(VERSION_LABEL) in {None, *names} and _reference(one) not in kept
+        ]
+
+    def _kinds(self, given: Iterable[tuple[str, str]], inventory: Inventory) -> list[tuple[str, str]]:
+        """Those of the templates, and those of the past that the cluster still knows."""
+        past = {(one.rpartition("/")[0], one.rpartition("/")[2]) for one in inventory.kinds}
+        return sorted({*given, *(kind for kind in past if self._api.serves(*kind))})
+
+    def _listed(self, kind: tuple[str, str]) -> list[Object]:
+        # Items of a list do not say what they are.
+        return [{**one, "apiVersion": kind[0], "kind": kind[1]} for one in self._list(*kind)]
 
     def report(self, version: str) -> Report:
         """What the cluster says of a version's workload."""
@@ -132,12 +189,14 @@ class Cluster:
         """
         if desired.live is None:
             return
-        body = self._manifests.route(desired.live, desired.canary, desired.share, desired.revision)
+        live, canary = desired.live, desired.canary
+        body = self._manifests.route(live, canary, desired.share, desired.revision, mirror=desired.mirror)
         current = self._owned(body)
         if current is not None:
             _check_revision(current, desired)
             body["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
         applied = self._apply(body, owned=True)
+        self._check_mirror(applied, body, wanted=bool(desired.mirror))
         ends, said = time.monotonic() + self._settings.route_timeout_s, ""
         while True:
             accepted, said = route_report(applied)
@@ -157,6 +216,19 @@ class Cluster:
                 raise Overtaken
             _check_revision(found, desired)
             applied = found
+
+    def _check_mirror(self, applied: Object, body: Object, *, wanted: bool) -> None:
+        """An API server drops fields that it does not know: without its part a mirror would copy everything."""
+        kept, meant = _mirrors(applied), _mirrors(body)
+        if kept != meant or (wanted and not meant):
+            raise ServiceError(
+                "requests can not be copied as they should be",
+                where=f"HTTPRoute {self._settings.namespace}/{self._names.name}",
+                why="The template of the route has no RequestMirror filter."
+                if not meant
+                else f"The cluster's Gateway API keeps of {meant[0]} only {kept[0] if kept else 'nothing'}.",
+                remedy="install Gateway API 1.3 or later, or let canary.shadow.percent be 100",
+            )
 
     def routed(self) -> bool:
         """Whether a Gateway has accepted the route as it is."""
@@ -183,7 +255,7 @@ class Cluster:
 
     # --- what is not wanted any more
 
-    def remove_surplus(self, wanted: Callable[[], ClusterDesired]) -> None:
+    def remove_surplus(self, wanted: Callable[[], ClusterDesired], inventory: Inventory) -> None:
         """Deletes the objects of versions that are not wanted.
 
         Args:
@@ -191,7 +263,8 @@ class Cluster:
                 before that it is wanted.
         """
         for _ in range(_TRIES):
-            listed = [(kind, one) for kind in self._version_kinds for one in self._list(*kind)]
+            kinds = self._kinds(self._version_kinds, inventory)
+            listed = [(kind, one) for kind in kinds for one in self._list(*kind)]
             kept = {self._names.versioned(version) for version in wanted().versions}
             surplus = [
                 (kind, one)
@@ -202,14 +275,20 @@ class Cluster:
                 return
         raise ServiceError("objects that are not wanted any more could not be deleted", where=self._settings.namespace)
 
-    def remove_all(self) -> None:
+    def remove_all(self, inventory: Inventory) -> None:
         """Deletes the route and what all versions share."""
         for _ in range(_TRIES):
             route = self._get(*_ROUTE, self._names.name)
             shared = kinds_of(self._manifests.model())
             found = [(_ROUTE, route)] if route is not None and self._is_ours(route) else []
-            listed = [(kind, one) for kind in sorted(shared) for one in self._list(*kind)]
-            if self._deleted([*found, *((k, one) for k, one in listed if VERSION_LABEL not in _labels(one))]):
+            state = ("v1", "ConfigMap", self._names.name)
+            listed = [
+                (kind, one)
+                for kind in self._kinds(shared, inventory)
+                for one in self._list(*kind)
+                if VERSION_LABEL not in _labels(one) and (*kind, one["metadata"]["name"]) != state
+            ]
+            if self._deleted([*found, *listed]):
                 return
         raise ServiceError("the route could not be deleted", where=self._settings.namespace)
 
@@ -235,7 +314,9 @@ class Cluster:
     def _list(self, api_version: str, kind: str) -> list[Object]:
         path = self._api.path(api_version, kind, self._settings.namespace)
         found = self._api.get(path, {"labelSelector": self._names.selector}) or {}
-        return [one for one in found.get("items", []) if self._is_ours(one)]
+        # KServe writes a service's labels and annotations on what it makes for it; that is its own to remove.
+        made = [one for one in found.get("items", []) if not one["metadata"].get("ownerReferences")]
+        return [one for one in made if self._is_ours(one)]
 
     def _is_ours(self, one: Object) -> bool:
         return bool((one["metadata"].get("annotations") or {}).get(OWNER) == self._names.owner)
@@ -272,8 +353,17 @@ class Cluster:
             raise
 
 
+def _reference(one: Object) -> str:
+    return "/".join((one["apiVersion"], one["kind"], one["metadata"]["name"]))
+
+
 def _labels(one: Object) -> dict[str, str]:
     return one["metadata"].get("labels") or {}
+
+
+def _mirrors(route: Object) -> list[Object]:
+    filters = [one for rule in route["spec"].get("rules", []) for one in rule.get("filters") or []]
+    return [one["requestMirror"] for one in filters if one.get("type") == "RequestMirror"]
 
 
 def _check_revision(route: Object, desired: ClusterDesired) -> None:

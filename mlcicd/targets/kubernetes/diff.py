@@ -22,6 +22,15 @@ def object_diff(before: Object | None, after: Object) -> list[str]:
     ]
 
 
+def removal_diff(before: Object) -> list[str]:
+    """The same for an object that is to be removed."""
+    name = f"{before['kind']}/{before['metadata']['name']}"
+    return [
+        line.rstrip("\n")
+        for line in difflib.unified_diff(_lines(before), [], f"{name} (cluster)", f"{name} (to remove)", n=2)
+    ]
+
+
 def _lines(one: Object | None) -> list[str]:
     if one is None:
         return []

@@ -112,9 +112,13 @@ class Manifests:
             raise ConfigError(f"the templates give no {self.workload[1]}", where=str(self._folder or TEMPLATES))
         return [self._stamped(one, labels, notes) for one in found]
 
-    def route(self, live: str, canary: str | None, share: float, revision: int) -> Object:
-        """The HTTPRoute that sends `share` (0 to 1) to the canary and the rest to the live version."""
-        context = {**self._context(None), "backends": self._backends(live, canary, share)}
+    def route(
+        self, live: str, canary: str | None, share: float, revision: int, *, mirror: float | None = None
+    ) -> Object:
+        """The HTTPRoute that sends `share` (0 to 1) to the canary and the rest to the live version, and copies the
+        part `mirror` of the requests to the canary as well."""
+        copies = self._mirror(canary, mirror) if canary and mirror else None
+        context = {**self._context(None), "backends": self._backends(live, canary, share), "mirror": copies}
         found = [one for name, path in self._files("route") if name == ROUTE for one in self._objects(path, context)]
         if len(found) != 1 or found[0]["kind"] != "HTTPRoute":
             raise ConfigError(f"{ROUTE} has to give one HTTPRoute", where=str(self._folder or TEMPLATES))
@@ -133,6 +137,17 @@ class Manifests:
             for version, weight in weights
             if version is not None and weight > 0
         ]
+
+    def _mirror(self, canary: str, fraction: float) -> Object:
+        service = self._names.service(canary, self._settings)
+        copies: Object = {"backendRef": {"group": "", "kind": "Service", "name": service, "port": 80}}
+        thousandths = max(1, round(1000 * fraction))
+        # All of them is what a filter without a part means, in releases that know no parts as well.
+        if thousandths < 1000:
+            whole = thousandths % 10 == 0
+            part = thousandths // 10 if whole else {"numerator": thousandths, "denominator": 1000}
+            copies["percent" if whole else "fraction"] = part
+        return copies
 
     # --- what a template is given
 

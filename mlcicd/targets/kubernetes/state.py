@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlcicd.core.errors import InputError, ServiceError
 from mlcicd.targets.kubernetes.api import Api, Refused
 from mlcicd.targets.state import DeployedVersion, Desired
 
 _KEY = "desired.json"
+_INVENTORY = "inventory.json"
 _TRIES = 30
 
 
@@ -39,9 +40,26 @@ class ClusterDesired(Desired):
 
     @property
     def routed(self) -> set[str]:
-        """Versions that have traffic."""
+        """Versions that have traffic, or copies of it."""
         with_traffic = {self.live} if self.share < 1 else set()
-        return {version for version in (*with_traffic, self.canary if self.share > 0 else None) if version}
+        return {
+            version for version in (*with_traffic, self.canary if self.share > 0 or self.mirror else None) if version
+        }
+
+
+class Inventory(BaseModel):
+    """What was ever applied, so that what templates no longer give is found, and what of it is to be removed.
+
+    Args:
+        kinds: `apiVersion/kind` of all objects that were applied.
+        surplus: `apiVersion/kind/name` of those that the present templates do not give any more. It is written down
+            before the others are applied, and removed after the traffic has left them.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    kinds: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
 
 
 class ClusterStore:
@@ -85,7 +103,7 @@ class ClusterStore:
                 return before, before
             after = after.model_copy(update={"revision": before.revision + 1})
             try:
-                self._write(after, found)
+                self._write(after.model_dump_json(indent=1), found, {})
             except Refused as refused:
                 if refused.status != 409:
                     raise
@@ -98,6 +116,49 @@ class ClusterStore:
             where=f"ConfigMap {self._namespace}/{self._name}",
             remedy="let one job at a time deploy to an environment (`concurrency` on GitHub)",
         )
+
+    def inventory(self) -> Inventory:
+        """What was applied. It is beside the desired state, and changes without a new revision of that."""
+        return self._read_inventory(self._api.get(self._path(self._name)))
+
+    def stock(self, transition: Callable[[Inventory], Inventory]) -> Inventory:
+        """Writes what the transition makes of the inventory, whoever else writes at the same time; nothing where there
+        is no state.
+
+        Returns:
+            The inventory after it.
+        """
+        for attempt in range(_TRIES):
+            found = self._api.get(self._path(self._name))
+            before = self._read_inventory(found)
+            after = transition(before)
+            if found is None or after == before:
+                return before
+            try:
+                self._write(found["data"][_KEY], found, {_INVENTORY: after.model_dump_json()})
+            except Refused as refused:
+                if refused.status != 409:
+                    raise
+                time.sleep(random.uniform(0, min(0.05 * 2**attempt, 1.0)))  # noqa: S311
+                continue
+            return after
+        raise ServiceError(
+            "others keep writing the inventory",
+            where=f"ConfigMap {self._namespace}/{self._name}",
+            remedy="let one job at a time deploy to an environment (`concurrency` on GitHub)",
+        )
+
+    def _read_inventory(self, found: dict[str, Any] | None) -> Inventory:
+        text = (found or {}).get("data", {}).get(_INVENTORY)
+        try:
+            return Inventory() if text is None else Inventory.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(
+                "the inventory of objects can not be read",
+                where=f"ConfigMap {self._namespace}/{self._name}",
+                why=str(error).splitlines()[0],
+                remedy=f"remove the key {_INVENTORY}; objects of kinds that no template gives any more are then yours",
+            ) from error
 
     def delete(self, revision: int) -> None:
         """Forgets the state, if it is still the one of that revision."""
@@ -127,13 +188,13 @@ class ClusterStore:
             raise InputError(f"this is the state of {desired.model!r} in {desired.environment!r}", where=where)
         return desired, found
 
-    def _write(self, desired: ClusterDesired, found: dict[str, Any] | None) -> None:
+    def _write(self, desired: str, found: dict[str, Any] | None, more: dict[str, str]) -> None:
         metadata: dict[str, Any] = {"name": self._name, "namespace": self._namespace, **self._metadata}
         body = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": metadata,
-            "data": {_KEY: desired.model_dump_json(indent=1)},
+            "data": {**(found or {}).get("data", {}), _KEY: desired, **more},
         }
         if found is None:
             self._api.create(self._path(""), body)

@@ -28,7 +28,9 @@ from mlcicd.targets.base import Counters, ModelVersion, ProcessStatus, TargetSta
 from mlcicd.targets.failures import commonest_failure
 from mlcicd.targets.kubernetes.api import Api
 from mlcicd.targets.kubernetes.cluster import Cluster, Overtaken
+from mlcicd.targets.kubernetes.controllers import Controller, ControllerManifests, Judgement
 from mlcicd.targets.kubernetes.credentials import find_access
+from mlcicd.targets.kubernetes.flagger import canary_share
 from mlcicd.targets.kubernetes.forwarder import Forwarder
 from mlcicd.targets.kubernetes.manifests import OWNER, Manifests, Names
 from mlcicd.targets.kubernetes.names import dns_label
@@ -112,7 +114,11 @@ class KubernetesTarget:
 
     def plan(self, version: ModelVersion) -> list[str]:
         """What :meth:`deploy` would change in the cluster, as lines of a diff; it changes nothing."""
-        return self._cluster.plan(self._taken(version, 0))
+        taken, desired = self._taken(version, 0), self._store.read()
+        # Those that a changed `kind` leaves without a workload are made anew, too.
+        others = [one for one in desired.versions.values() if not self._cluster.report(one.version).exists]
+        versions = {one.version: one for one in [*others, taken]}
+        return self._cluster.plan(versions.values(), self._store.inventory())
 
     def deploy(self, version: ModelVersion) -> str:
         """Applies a version's objects beside the live ones, without traffic, and waits until it is ready.
@@ -170,9 +176,33 @@ class KubernetesTarget:
                 raise ServiceError("nothing is live yet", where=self.environment, remedy="promote a version first")
             if before.canary != version:
                 raise self._not_deployed(before, version, "as a canary")
-            return before.having(share=share)
+            # Whoever has traffic of its own needs no copies.
+            return before.having(share=share, mirror=None if share > 0 else before.mirror)
 
         self._switch(shared)
+
+    def set_mirror(self, version: str, fraction: float) -> None:
+        """Copies a fraction (0 to 1) of the requests to the canary, whose answers to them nobody sees; 0 ends it.
+
+        Raises:
+            ConfigError: the fraction is not a number from 0 to 1.
+            ServiceError: the version is not deployed as a canary, nothing is live, the canary has traffic, or the
+                Gateway can not do it; nothing is copied then.
+        """
+        fraction = checked_share(fraction)
+
+        def mirrored(before: ClusterDesired) -> ClusterDesired:
+            if fraction == 0 and (before.canary != version or not before.mirror):
+                return before
+            if before.live is None or before.canary != version:
+                raise self._not_deployed(before, version, "as a canary beside a live version")
+            if before.share > 0 and fraction > 0:
+                raise ServiceError(
+                    f"version {version} has {before.share:.1%} of the traffic already", where=self.environment
+                )
+            return before.having(mirror=fraction or None)
+
+        self._switch(mirrored)
 
     def promote(self, version: str) -> None:
         """Makes a deployed version live; the one that was live stays warm.
@@ -278,6 +308,14 @@ class KubernetesTarget:
             remedy="set `canary.source: prometheus`; docs/kubernetes.md has an example",
         )
 
+    def mirror_counters(self) -> Mapping[str, Counters]:
+        """Copies are counted by the canary's own server, and read from Prometheus with everything else.
+
+        Raises:
+            ConfigError: always.
+        """
+        return self.counters()
+
     def failure(self, version: str) -> str:
         """What the version's model raises most often, from the logs of its pods; empty when nothing is known."""
         try:
@@ -289,6 +327,26 @@ class KubernetesTarget:
             for file, text in zip(files, logs, strict=True):
                 file.write_text(text, encoding="utf-8")
             return commonest_failure(files)
+
+    def flagger_share(self, name: str) -> float:
+        """The share (0 to 1) of the traffic that Flagger's `Canary` of this namespace reports.
+
+        Raises:
+            InputError: there is no such object.
+            ServiceError: the API server refuses, or does not answer.
+        """
+        return canary_share(self._api, self._settings.namespace, name)
+
+    def handed_over(
+        self, controller: Controller, version: ModelVersion, judgement: Judgement
+    ) -> dict[str, dict[str, Any]]:
+        """A version's objects for a controller that moves the traffic itself, by file name; nothing is applied.
+
+        Raises:
+            ConfigError: see :meth:`~mlcicd.targets.kubernetes.controllers.ControllerManifests.handed_over`.
+        """
+        made = ControllerManifests(self._names, self._settings, self._ready_timeout_s, self._templates)
+        return made.handed_over(controller, self._taken(version, 0), judgement)
 
     # --- from wanted to running
 
@@ -305,7 +363,8 @@ class KubernetesTarget:
             except Overtaken:
                 continue
             if self._store.read().revision == desired.revision:
-                self._cluster.remove_surplus(self._store.read)
+                self._cluster.remove_surplus(self._store.read, self._store.inventory())
+                self._prune()
                 return desired
         raise ServiceError(
             "others keep changing what should run",
@@ -316,7 +375,7 @@ class KubernetesTarget:
     def _move(self, desired: ClusterDesired, apply: Collection[str]) -> None:
         cluster = self._cluster
         if not desired.versions:
-            cluster.remove_all()
+            cluster.remove_all(self._store.inventory())
             return
         reports = {version: cluster.report(version) for version in desired.versions}
         warm = all(reports[version].serves for version in desired.routed)
@@ -325,6 +384,8 @@ class KubernetesTarget:
             cluster.route(desired)
         renewed = [v for v in desired.versions if v in apply or not reports[v].exists]
         if renewed:
+            versions = [desired.versions[version] for version in renewed]
+            self._store.stock(lambda inventory: cluster.taken_stock(versions, inventory))
             cluster.apply_model()
         for version in renewed:
             cluster.apply_version(desired.versions[version])
@@ -337,6 +398,20 @@ class KubernetesTarget:
             cluster.route(desired)
         for error in failures.values():
             raise error
+
+    def _prune(self) -> None:
+        """Removes what templates no longer give; what serves by now was applied and routed to before."""
+        for reference in self._store.inventory().surplus:
+
+            def still_surplus(reference: str = reference) -> bool:
+                return reference in self._store.inventory().surplus
+
+            self._cluster.remove(reference, still_surplus)
+            self._store.stock(
+                lambda now, reference=reference: now.model_copy(  # type: ignore[misc]
+                    update={"surplus": tuple(one for one in now.surplus if one != reference)}
+                )
+            )
 
     def _switch(self, transition: Callable[[ClusterDesired], ClusterDesired]) -> None:
         """Moves traffic; where the cluster does not take it, back to where it was."""
@@ -376,8 +451,7 @@ class KubernetesTarget:
 
     @cached_property
     def _cluster(self) -> Cluster:
-        folder = self._root / self._settings.templates if self._settings.templates else None
-        manifests = Manifests(self._names, self._settings, self._ready_timeout_s, folder)
+        manifests = Manifests(self._names, self._settings, self._ready_timeout_s, self._templates)
         return Cluster(
             self._api,
             self._names,
@@ -387,6 +461,10 @@ class KubernetesTarget:
             poll_s=self._poll_s,
             sleep=self._sleep,
         )
+
+    @property
+    def _templates(self) -> Path | None:
+        return self._root / self._settings.templates if self._settings.templates else None
 
     @property
     def _empty(self) -> ClusterDesired:
