@@ -20,10 +20,9 @@ from mlcicd.core.digests import digest_file, digest_json
 from mlcicd.core.errors import CommandFailed, ConfigError, InputError, ServiceError
 from mlcicd.core.files import alone
 from mlcicd.core.model_format import find_model
-from mlcicd.core.process import run_child, user_environment
 from mlcicd.core.progress import SILENT, Progress
 from mlcicd.evaluation.batch_output import place_beside, prove, put_in_place
-from mlcicd.evaluation.scoring import packages_beside, without_registry
+from mlcicd.evaluation.scoring import in_models_process, packages_beside
 
 _HERE = Path(__file__).parent
 RUNNER = _HERE / "batch_runner.py"
@@ -266,14 +265,10 @@ def _run(
             "parent": os.getpid(),
         }
         plan.write_text(json.dumps(wanted), encoding="utf-8")
-        done = run_child(
-            [python, str(RUNNER), str(plan)],
-            cwd=cwd,
-            env=user_environment(without_registry(environ), python, {"PYTHONDONTWRITEBYTECODE": "1"}),
-            timeout=job.timeout,
-            what="the prediction",
-            progress=progress,
-        )
+        done = in_models_process(
+            [python, str(RUNNER), str(plan)], python=python, environ=environ, cwd=cwd, timeout=job.timeout,
+            what="the prediction", progress=progress,
+        )  # fmt: skip
         if done.returncode != 0 or not report.is_file():
             raise _failure(job, done.returncode, done.tail)
         found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))

@@ -7,16 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import mlcicd
 from mlcicd.config import Project, seconds
 from mlcicd.core.errors import ConfigError, InputError
-from mlcicd.core.verdict import Check, CheckStatus, Status, now
+from mlcicd.core.verdict import Check, CheckStatus, Status
 from mlcicd.data.source import Source, open_source
 from mlcicd.evaluation.batch import Batch, Job, Naming, Rows, predict_rows, request_digest, stamp_of
 from mlcicd.evaluation.batch_output import read_lineage, write_lineage
 from mlcicd.registry import RegisteredVersion
-from mlcicd.registry.tracking import TAG
-from mlcicd.stages.lineage import origin_of
+from mlcicd.stages.lineage import version_lineage
 from mlcicd.stages.places import state_base
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.verified import verified_version
@@ -178,24 +176,11 @@ def _naming(project: Project) -> Naming:
 
 
 def _lineage(record: Record, version: RegisteredVersion, job: Job, source: Source, named: str) -> dict[str, Any]:
-    origin = origin_of(record.project.environ)
     return {
-        "model": {
-            "name": version.name,
-            "version": version.version,
-            "digest": version.digest,
-            "evidence": version.tags.get(f"{TAG}evidence_digest", ""),
-        },
+        **version_lineage(record, version),
         "data": {"path": named, "digest": source.digest},
         "keys": list(job.keys),
         "request": request_digest(job, record.project.python),
-        "made": {
-            "at": now().isoformat(timespec="seconds"),
-            "who": origin.who,
-            "run": origin.run,
-            "commit": record.git.commit,
-            "tool": f"mlcicd {mlcicd.__version__}",
-        },
     }
 
 
