@@ -277,3 +277,10 @@ def test_killed_at_every_request_it_goes_on(files: dict[str, Path], tmp_path: Pa
             # Nothing was sent twice.
             assert sorted(server.asked("PUT")) == sorted(set(server.asked("PUT"))), before
             whole(server, files, tmp_path / str(number))
+
+
+@pytest.mark.parametrize("credentials", ["{", "[1]", '"plant-text-4e"', "7"])
+def test_options_of_a_file_system_are_an_object(credentials: str) -> None:
+    with pytest.raises(ConfigError, match="not a JSON object") as caught:
+        open_store("memory://models", credentials=credentials)
+    assert "plant" not in caught.value.one_line() + caught.value.detail()
