@@ -20,14 +20,16 @@ from mlcicd.core.digests import digest_file, digest_json
 from mlcicd.core.errors import CommandFailed, ConfigError, InputError, ServiceError
 from mlcicd.core.files import alone
 from mlcicd.core.model_format import find_model
-from mlcicd.core.process import run_child, user_environment
 from mlcicd.core.progress import SILENT, Progress
 from mlcicd.evaluation.batch_output import place_beside, prove, put_in_place
-from mlcicd.evaluation.scoring import packages_beside, without_registry
+from mlcicd.evaluation.scoring import in_models_process, packages_beside
 
 _HERE = Path(__file__).parent
 RUNNER = _HERE / "batch_runner.py"
-_RUNNER_FILES = (RUNNER, *(_HERE / name for name in ("batch_tables.py", "score_runner.py", "score_loaders.py")))
+_RUNNER_FILES = (
+    RUNNER,
+    *(_HERE / name for name in ("batch_spark.py", "batch_tables.py", "score_runner.py", "score_loaders.py")),
+)
 OUTPUTS = (".parquet", ".pq", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
 # Parts that nobody has come back for.
 _FORGOTTEN_S = 14 * 86400.0
@@ -74,6 +76,7 @@ class Job:
         batch_rows: rows in memory at once.
         metadata: text by name that goes into a Parquet file.
         timeout: seconds.
+        spark: `master` and `options` of the session whose workers ask the model; None: this machine does.
     """
 
     model: Path
@@ -87,6 +90,7 @@ class Job:
     batch_rows: int
     metadata: Mapping[str, str]
     timeout: float
+    spark: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -256,17 +260,15 @@ def _run(
             "out": str(out),
             "out_name": job.output.name,
             "report": str(report),
+            "spark": dict(job.spark) if job.spark is not None else None,
+            "cwd": str(cwd),
             "parent": os.getpid(),
         }
         plan.write_text(json.dumps(wanted), encoding="utf-8")
-        done = run_child(
-            [python, str(RUNNER), str(plan)],
-            cwd=cwd,
-            env=user_environment(without_registry(environ), python, {"PYTHONDONTWRITEBYTECODE": "1"}),
-            timeout=job.timeout,
-            what="the prediction",
-            progress=progress,
-        )
+        done = in_models_process(
+            [python, str(RUNNER), str(plan)], python=python, environ=environ, cwd=cwd, timeout=job.timeout,
+            what="the prediction", progress=progress,
+        )  # fmt: skip
         if done.returncode != 0 or not report.is_file():
             raise _failure(job, done.returncode, done.tail)
         found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))

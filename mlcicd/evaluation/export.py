@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from mlcicd.core.process import run_child, user_environment
 from mlcicd.core.progress import SILENT, Progress
 from mlcicd.evaluation.problem import Array
-from mlcicd.evaluation.scoring import failure, model_file, without_registry
+from mlcicd.evaluation.scoring import in_models_process, model_file, must_have_written
 
 RUNNER = Path(__file__).with_name("export_runner.py")
 
@@ -60,16 +59,11 @@ def export_onnx(
             "report": str(report),
         }
         plan.write_text(json.dumps(wanted), encoding="utf-8")
-        done = run_child(
-            [python, str(RUNNER), str(plan)],
-            cwd=cwd,
-            env=user_environment(without_registry(environ), python, {"PYTHONDONTWRITEBYTECODE": "1"}),
-            timeout=timeout,
-            what="the export",
-            progress=progress,
-        )
-        if done.returncode != 0 or not report.is_file():
-            raise failure("model to export", found, done.returncode, done.tail)
+        done = in_models_process(
+            [python, str(RUNNER), str(plan)], python=python, environ=environ, cwd=cwd, timeout=timeout,
+            what="the export", progress=progress,
+        )  # fmt: skip
+        must_have_written(report, done, "model to export", found)
         classes: list[Any] | None = json.loads(report.read_text(encoding="utf-8"))["classes"]
         return classes
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlcicd.core.process import run_child, user_environment
 from mlcicd.core.progress import SILENT, Progress
 from mlcicd.evaluation.problem import Array
-from mlcicd.evaluation.scoring import RUNNER, failure, model_file, read_scored, without_registry
+from mlcicd.evaluation.scoring import RUNNER, in_models_process, model_file, must_have_written, read_scored
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,9 @@ def golden_rows(
         command += ["--target", target, "--out", str(out), "--figures", str(figures), "--request", str(request)]
         for column in ignore:
             command += ["--ignore", column]
-        done = run_child(
-            command,
-            cwd=cwd,
-            env=user_environment(without_registry(environ), python, {"PYTHONDONTWRITEBYTECODE": "1"}),
-            timeout=timeout,
-            what="asking the model for golden rows",
-            progress=progress,
-        )
-        if done.returncode != 0 or not out.is_file():
-            raise failure("model", found, done.returncode, done.tail)
+        done = in_models_process(
+            command, python=python, environ=environ, cwd=cwd, timeout=timeout,
+            what="asking the model for golden rows", progress=progress,
+        )  # fmt: skip
+        must_have_written(out, done, "model", found)
         return Golden(json.loads(request.read_text(encoding="utf-8")), read_scored(out, figures).answer)

@@ -15,7 +15,7 @@ import numpy as np
 from mlcicd.core.digests import digest_file, digest_json
 from mlcicd.core.errors import CommandFailed, InputError
 from mlcicd.core.model_format import ModelFile, find_model, is_callable_name
-from mlcicd.core.process import run_child, user_environment
+from mlcicd.core.process import Completed, run_child, user_environment
 from mlcicd.core.progress import SILENT, Progress
 from mlcicd.evaluation import prediction_cache
 
@@ -83,16 +83,11 @@ def score(
         command += ["--data", str(rows), "--target", target, "--out", str(out), "--figures", str(figures)]
         for column in ignore:
             command += ["--ignore", column]
-        done = run_child(
-            command,
-            cwd=cwd,
-            env=user_environment(without_registry(environ), python, {"PYTHONDONTWRITEBYTECODE": "1"}),
-            timeout=timeout,
-            what=f"scoring the {what}",
+        done = in_models_process(
+            command, python=python, environ=environ, cwd=cwd, timeout=timeout, what=f"scoring the {what}",
             progress=progress,
-        )
-        if done.returncode != 0 or not out.is_file():
-            raise failure(what, found, done.returncode, done.tail)
+        )  # fmt: skip
+        must_have_written(out, done, what, found)
         scored = read_scored(out, figures)
     prediction_cache.write(cache, key, scored.answer, scored.figures, secret)
     return scored
@@ -120,6 +115,35 @@ def packages_beside(python: str) -> list[str]:
     """Names and versions of what is installed beside an interpreter, as its folders say; none where it has no own."""
     prefix = Path(python).parent.parent
     return sorted(found.name for found in prefix.glob("lib/python*/site-packages/*.dist-info"))
+
+
+def in_models_process(
+    command: Sequence[str], *, python: str, environ: Mapping[str, str], cwd: Path, timeout: float, what: str,
+    progress: Progress = SILENT,
+) -> Completed:  # fmt: skip
+    """Runs what loads a model, in the user's interpreter, without what gives access to the registry.
+
+    Args:
+        timeout: seconds.
+        what: is run, for messages.
+
+    Raises:
+        CommandFailed, InputError: as `run_child`.
+    """
+    return run_child(
+        command,
+        cwd=cwd,
+        env=user_environment(without_registry(environ), python, {"PYTHONDONTWRITEBYTECODE": "1"}),
+        timeout=timeout,
+        what=what,
+        progress=progress,
+    )
+
+
+def must_have_written(out: Path, done: Completed, what: str, model: ModelFile) -> None:
+    """Raises what a runner's end is, unless it ended well and left its file."""
+    if done.returncode != 0 or not out.is_file():
+        raise failure(what, model, done.returncode, done.tail)
 
 
 def without_registry(environ: Mapping[str, str]) -> dict[str, str]:

@@ -57,14 +57,10 @@ def by_values(
         ConfigError, InputError: as `intervals.estimate`; a column of another length.
     """
     truth = np.asarray(y)
-    names, codes = codes_of(by, column, truth.shape[0])
-    order = np.argsort(codes, kind="stable")
-    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
     weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    candidate, champion = _with_classes(task, truth, candidate, champion)
+    candidate, champion = with_classes(task, truth, candidate, champion)
     out = []
-    for number, name in enumerate(names):
-        rows = order[(ends[number - 1] if number else 0) : ends[number]]
+    for name, rows in parts_of(by, column, truth.shape[0]):
         results: list[MetricResult] = []
         if rows.size >= min_rows:
             results = estimate(
@@ -83,7 +79,21 @@ def by_values(
     return sorted(out, key=lambda s: (-s.n, s.value))
 
 
-def _with_classes(
+def parts_of(by: str, column: Any, n: int) -> list[tuple[str, NDArray[np.intp]]]:
+    """The values of a column as text, and the numbers of the rows that have each.
+
+    Raises:
+        InputError: a column of another length than n.
+    """
+    names, codes = codes_of(by, column, n)
+    if not names:
+        return []
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
+    return list(zip(names, np.split(order, ends[:-1]), strict=True))
+
+
+def with_classes(
     task: str, y: NDArray[Any], candidate: Predictions, champion: Predictions | None
 ) -> tuple[Predictions, Predictions | None]:
     """Names the classes from the whole holdout: a slice may have only one of them."""

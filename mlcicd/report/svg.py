@@ -15,6 +15,7 @@ from mlcicd.report.quantities import number
 _WIDTH = 460.0
 _HEIGHT = 264.0
 _ROW = 24.0
+_TWO_LINES = 32.0  # height of a row whose name takes two lines
 _CHARACTER = 6.3  # average width of a character at the labels' size, in pixels
 
 
@@ -75,7 +76,8 @@ def _rows(figure: Figure) -> str:
     """One row a category, values along the horizontal: names stay legible however long they are."""
     longest = max(len(c) for c in figure.categories)
     left = min(_WIDTH * 0.4, 18 + _CHARACTER * longest)
-    row = max(_ROW, 12.0 * len(figure.series) + 10)
+    fits = max(4, int((left - 8) / _CHARACTER))
+    row = max(_ROW, 12.0 * len(figure.series) + 10, _TWO_LINES if longest > fits else 0.0)
     top = 22.0 if figure.reference is not None else 8.0
     bottom = top + row * len(figure.categories)
     values = list(_values(figure))
@@ -89,10 +91,11 @@ def _rows(figure: Figure) -> str:
         x = axis.at(value)
         body.append(_segment("fig-grid", x, top, x, bottom))
         body.append(_text("fig-tick", x, bottom + 17, label, anchor="middle"))
-    fits = max(4, int((left - 8) / _CHARACTER))
     for i, name in enumerate(figure.categories):
-        shown = name if len(name) <= fits else f"{name[: fits - 1]}…"
-        body.append(_text("fig-tick fig-name", left, top + row * (i + 0.5) + 4, shown, anchor="end"))
+        lines = _two_lines(name, fits)
+        for line, shown in enumerate(lines):
+            y = top + row * (i + 0.5) + 4 + (line - (len(lines) - 1) / 2) * 12
+            body.append(_text("fig-tick fig-name", left, y, shown, anchor="end"))
     if figure.reference is not None:
         x = axis.at(figure.reference)
         body.append(_segment("fig-ref", x, top - 4, x, bottom))
@@ -104,6 +107,17 @@ def _rows(figure: Figure) -> str:
             body.extend(_row_mark(figure, index, point, middle, axis))
     body.append(_text("fig-label", (left + _WIDTH) / 2, bottom + 38, figure.y_label, anchor="middle"))
     return _svg(figure, bottom + 46, body)
+
+
+def _two_lines(name: str, fits: int) -> list[str]:
+    """A name on one line, or on two where it is longer than fits; what is too long for these loses its middle: names
+    of slices begin alike, and end differently."""
+    if len(name) <= fits:
+        return [name]
+    if len(name) > 2 * fits - 1:
+        name = f"{name[: fits - 1]}…{name[-(fits - 1) :]}"
+    gap = name.rfind(" ", max(0, len(name) - fits - 1), fits + 1)
+    return [name[:gap], name[gap + 1 :]] if gap > 0 else [name[:fits], name[fits:]]
 
 
 def _row_mark(figure: Figure, index: int, point: Point, y: float, axis: Axis) -> Iterator[str]:

@@ -20,11 +20,11 @@ from mlcicd.stages.evaluate_gates import (
     known_columns,
     known_metrics,
     slice_gate_of,
-    slice_results,
 )
 from mlcicd.stages.evaluate_metrics import metric_results, rows_of
 from mlcicd.stages.evaluate_models import Model, candidate_model, champion_model
 from mlcicd.stages.evaluate_seeds import add_seed_noise
+from mlcicd.stages.evaluate_slices import slice_results
 from mlcicd.stages.expectations import Ground, check_expectations, further_gates
 from mlcicd.stages.expectations_contract import count_judgement
 from mlcicd.stages.expectations_waivers import announced
@@ -68,7 +68,7 @@ def evaluate(
         [gate_of(name, settings.gates[name]) for name in gates],
         results,
         slice_gates=slice_gates,
-        slice_results=slice_results(record, holdout, y, *both, weight=rows.weight, structure=rows.structure),
+        slice_results=slice_results(record, holdout, y, both, rows),
         without_champion=settings.no_champion,
     )
     checks += budget_checks(record, own.scored, candidate, other.scored if other else None, champion)

@@ -14,10 +14,8 @@ from mlcicd.data.source import Source, quote, reading
 from mlcicd.evaluation import budgets
 from mlcicd.evaluation.metrics import is_metric
 from mlcicd.evaluation.metrics import names as metric_names
-from mlcicd.evaluation.predictions import Predictions, Structure
 from mlcicd.evaluation.requirements import Gate, SliceGate, VsChampion
 from mlcicd.evaluation.scoring import Scored
-from mlcicd.evaluation.slices import SliceResult, by_values
 from mlcicd.stages.evaluate_models import Model
 from mlcicd.stages.record import Record
 
@@ -26,8 +24,8 @@ def known_metrics(project: Project) -> None:
     """Checks the names of metrics before anything is scored.
 
     Raises:
-        ConfigError: there is no such metric for the task, a metric of the project's own has the name of another, a
-        slice names one of these, or a budget has more than `max`; on its line.
+        ConfigError: there is no such metric for the task, a metric of the project's own has the name of another, or a
+        budget has more than `max`; on its line.
     """
     settings, task = project.config.evaluate, project.config.model.task
     for name in settings.metrics:
@@ -41,15 +39,7 @@ def known_metrics(project: Project) -> None:
     asked = [(("evaluate", "gates", name), name) for name in settings.gates]
     asked += [(("evaluate", "slices", i, "metric"), s.metric) for i, s in enumerate(settings.slices)]  # type: ignore[misc]
     for path, name in asked:
-        own = name in settings.metrics
-        if own and path[1] == "slices":
-            raise ConfigError(
-                f"{name} is a function of the project's own, which is not computed by slice",
-                file=FILE_NAME,
-                line=project.document.line(path),
-                remedy=f"choose from {', '.join(metric_names(task))}",
-            )
-        if not own and name not in budgets.NAMES and not is_metric(name, task):
+        if name not in settings.metrics and name not in budgets.NAMES and not is_metric(name, task):
             raise _no_such(project, path, name)
     for name, gate in settings.gates.items():
         if name in budgets.NAMES and (gate.max is None or gate.min is not None or gate.vs_champion is not None):
@@ -113,39 +103,6 @@ def slice_gate_of(gate: Any) -> SliceGate:
         min_rows=gate.min_rows,
         severity=Severity(gate.severity),
     )
-
-
-def slice_results(
-    record: Record,
-    holdout: Source,
-    y: Any,
-    candidate: Predictions,
-    champion: Predictions | None,
-    *,
-    weight: Any = None,
-    structure: Structure | None = None,
-) -> list[SliceResult]:
-    """Metrics of every slice that a gate asks about; `weight` and `structure` as of `intervals.estimate`."""
-    settings = record.project.config.evaluate
-    found: list[SliceResult] = []
-    for column in dict.fromkeys(gate.by for gate in settings.slices):
-        asked = [gate for gate in settings.slices if gate.by == column]
-        record.progress.step(f"slices by {column}")
-        found += by_values(
-            record.project.config.model.task,
-            list(dict.fromkeys(gate.metric for gate in asked)),
-            y,
-            candidate,
-            champion,
-            by=column,
-            column=column_values(holdout, column),
-            sample_weight=weight,
-            structure=structure,
-            min_rows=min(gate.min_rows for gate in asked),
-            confidence=settings.confidence,
-            resamples=settings.resamples,
-        )
-    return found
 
 
 def budget_checks(

@@ -38,6 +38,10 @@ class Rows:
     weight: Any
     structure: Structure
 
+    def take(self, rows: Any) -> Rows:
+        """Those of some rows: a boolean mask or row numbers."""
+        return Rows(None if self.weight is None else np.asarray(self.weight)[rows], self.structure.take(rows))
+
 
 def rows_of(record: Record, holdout: Source) -> Rows:
     """Reads the columns that `data.weight`, `data.group` and `data.time` name.
@@ -95,13 +99,23 @@ def metric_results(
     )
     by_name = {result.name: result for result in found}
     own = [name for name in dict.fromkeys([*names, *settings.metrics]) if name in settings.metrics]
-    by_name.update({name: _own(record, holdout, y, models, rows, name) for name in own})
+    by_name.update({name: own_metric(record, holdout, y, models, rows, name) for name in own})
     return [by_name[name] for name in [*names, *(n for n in own if n not in names)]]
 
 
-def _own(
-    record: Record, holdout: Source, y: Any, models: tuple[Predictions, Predictions | None], rows: Rows, name: str
-) -> MetricResult:
+def own_metric(
+    record: Record, holdout: Source, y: Any, models: tuple[Predictions, Predictions | None], rows: Rows, name: str,
+    part: Any = None, resample_for: float | None = None,
+) -> MetricResult:  # fmt: skip
+    """A function of the project's own, on the rows that `y`, `models` and `rows` are of.
+
+    Args:
+        part: numbers of these rows in the holdout; None for all of it.
+        resample_for: seconds for resampling; those of the configuration where None.
+
+    Raises:
+        InputError, CommandFailed: as `functions.estimate_function`.
+    """
     project = record.project
     settings = project.config.evaluate
     metric = settings.metrics[name]
@@ -109,17 +123,18 @@ def _own(
     problem = prepare(project.config.model.task, y, *models, rows.weight, rows.structure)
     # Rows of weight zero are not there.
     kept = slice(None) if rows.weight is None else np.asarray(rows.weight, dtype=float) > 0
+    inside = slice(None) if part is None else part
     return estimate_function(
         UserMetric(
             name,
             metric.function,
             "higher" if metric.greater_is_better else "lower",
             metric.predictions,
-            seconds(metric.resample_for),
+            seconds(metric.resample_for) if resample_for is None else resample_for,
         ),
         problem,
         Place(project.python, project.environ, project.root, seconds(settings.timeout), record.progress),
-        columns={column: column_values(holdout, column)[kept] for column in metric.columns},
+        columns={column: column_values(holdout, column)[inside][kept] for column in metric.columns},
         confidence=settings.confidence,
         resamples=settings.resamples,
     )

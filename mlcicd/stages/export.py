@@ -10,20 +10,18 @@ from typing import Any
 
 import numpy as np
 
-import mlcicd
 from mlcicd.config import seconds
 from mlcicd.core.digests import digest_file
 from mlcicd.core.errors import ConfigError, ServiceError
-from mlcicd.core.verdict import Check, CheckStatus, Status, conclude, now
+from mlcicd.core.verdict import Check, CheckStatus, Status, conclude
 from mlcicd.data.questions import questions
 from mlcicd.data.source import open_source
 from mlcicd.evaluation.batch_output import place_beside, put_in_place, write_lineage
 from mlcicd.evaluation.export import agreement, export_onnx
 from mlcicd.evaluation.scoring import Scored, score
 from mlcicd.registry import RegisteredVersion
-from mlcicd.registry.tracking import TAG
 from mlcicd.stages.common import data_path, digest_of, prepare_data
-from mlcicd.stages.lineage import origin_of
+from mlcicd.stages.lineage import version_lineage
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.verified import verified_version
 
@@ -189,24 +187,11 @@ def _written(exported: Path, output: Path) -> str:
 
 
 def _lineage(record: Record, version: RegisteredVersion, digest: str, *, quantize: bool) -> dict[str, Any]:
-    origin = origin_of(record.project.environ)
     return {
-        "model": {
-            "name": version.name,
-            "version": version.version,
-            "digest": version.digest,
-            "evidence": version.tags.get(f"{TAG}evidence_digest", ""),
-        },
+        **version_lineage(record, version),
         "format": "onnx",
         "quantized": quantize,
         "holdout": digest_of(record, "data", "holdout"),
         "measured": record.details["export"],
         "output": {"digest": digest},
-        "made": {
-            "at": now().isoformat(timespec="seconds"),
-            "who": origin.who,
-            "run": origin.run,
-            "commit": record.git.commit,
-            "tool": f"mlcicd {mlcicd.__version__}",
-        },
     }

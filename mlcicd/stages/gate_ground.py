@@ -104,7 +104,7 @@ def trial_ground(record: Record) -> Iterator[Ground]:
     if not len(y):
         raise InputError("the holdout has no rows", where=project.config.data.holdout)
     rows = rows_of(record, holdout)
-    slice_gates = [slice_gate_of(gate) for gate in settings.slices]
+    slice_gates = [slice_gate_of(gate) for gate in settings.slices if gate.metric not in settings.metrics]
     columns = {name: column_values(holdout, name) for name in dict.fromkeys(gate.by for gate in slice_gates)}
     left_out = [name for name in settings.gates if name in budgets.NAMES or name in settings.metrics]
     gates = GateSet(
@@ -119,6 +119,7 @@ def trial_ground(record: Record) -> Iterator[Ground]:
         rows.weight,
         rows.structure,
     )
+    left_out += [f"{gate.metric} by {gate.by}" for gate in settings.slices if gate.metric in settings.metrics]
     left_out += [name for name in _OTHERS if getattr(settings, name)]
     with ExitStack() as stack:
 

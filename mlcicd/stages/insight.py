@@ -119,9 +119,9 @@ def _signed(value: float) -> str:
 def _waterfall(found: Attribution) -> dict[str, Any]:
     return {
         "kind": "intervals",
-        "title": f"What the difference in {found.metric} comes from, by {found.by}",
-        "x_label": f"contribution to the whole difference of {_signed(found.difference)}, to which they add up",
-        "y_label": "",
+        "title": f"Where the difference in {found.metric} comes from, by {found.by}",
+        "x_label": "",
+        "y_label": f"contributions: they add up to {_signed(found.difference)}",
         "series": [
             {
                 "name": "contribution",
@@ -140,8 +140,8 @@ def _picture(weak: list[WeakSlice]) -> dict[str, Any]:
     return {
         "kind": "intervals",
         "title": "Where the candidate is weakest",
-        "x_label": "mean loss above that of the other rows",
-        "y_label": "",
+        "x_label": "",
+        "y_label": "mean loss above that of the other rows",
         "series": [
             {
                 "name": "gap",

@@ -6,11 +6,15 @@ import json
 import os
 import pwd
 from collections.abc import Mapping
+from typing import Any
 
+import mlcicd
 from mlcicd.config import Project
 from mlcicd.core.errors import redact
-from mlcicd.registry import Origin, Registry, recover
+from mlcicd.core.verdict import now
+from mlcicd.registry import Origin, RegisteredVersion, Registry, recover
 from mlcicd.registry.recovery import Aliases
+from mlcicd.registry.tracking import TAG
 from mlcicd.stages.common import registry_of
 from mlcicd.stages.record import Record
 
@@ -28,6 +32,27 @@ def origin_of(environ: Mapping[str, str]) -> Origin:
     server, repository, run = (environ.get(f"GITHUB_{key}", "") for key in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
     address = f"{server}/{repository}/actions/runs/{run}" if run else ""
     return Origin(who, redact(address or next((environ[name] for name in _RUN if environ.get(name)), "")))
+
+
+def version_lineage(record: Record, version: RegisteredVersion) -> dict[str, Any]:
+    """What a file made with a version is traced back by: `model`, and `made` (when, by whom, in which run, from which
+    commit, with which mlcicd)."""
+    origin = origin_of(record.project.environ)
+    return {
+        "model": {
+            "name": version.name,
+            "version": version.version,
+            "digest": version.digest,
+            "evidence": version.tags.get(f"{TAG}evidence_digest", ""),
+        },
+        "made": {
+            "at": now().isoformat(timespec="seconds"),
+            "who": origin.who,
+            "run": origin.run,
+            "commit": record.git.commit,
+            "tool": f"mlcicd {mlcicd.__version__}",
+        },
+    }
 
 
 def _owner() -> str:

@@ -7,16 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import mlcicd
 from mlcicd.config import Project, seconds
 from mlcicd.core.errors import ConfigError, InputError
-from mlcicd.core.verdict import Check, CheckStatus, Status, now
+from mlcicd.core.verdict import Check, CheckStatus, Status
 from mlcicd.data.source import Source, open_source
 from mlcicd.evaluation.batch import Batch, Job, Naming, Rows, predict_rows, request_digest, stamp_of
 from mlcicd.evaluation.batch_output import read_lineage, write_lineage
 from mlcicd.registry import RegisteredVersion
-from mlcicd.registry.tracking import TAG
-from mlcicd.stages.lineage import origin_of
+from mlcicd.stages.lineage import version_lineage
 from mlcicd.stages.places import state_base
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.verified import verified_version
@@ -33,6 +31,7 @@ def predict(
     keys: str = "",
     batch_rows: int = 50_000,
     timeout: str = "24h",
+    engine: str = "",
 ) -> Status | None:
     """Scores a table with a version whose evidence holds, as `deploy` asks for it, into one file.
 
@@ -44,6 +43,7 @@ def predict(
         keys: columns of the input that stand in the output, too, separated by commas.
         batch_rows: rows in memory at once.
         timeout: how long it may take (30m, 24h).
+        engine: `local`, or `spark` (Parquet only), whose workers ask the model; by `data.engine` when empty.
     """
     project = record.project
     if batch_rows < 1:
@@ -72,6 +72,7 @@ def predict(
         batch_rows=batch_rows,
         metadata={},
         timeout=limit,
+        spark=session_of(project, source, engine),
     )
     lineage = _lineage(record, version, job, source, input)
     if _stands(record, job, lineage, output):
@@ -134,6 +135,24 @@ def _at(project: Project, path: str) -> Path:
     return Path(path) if Path(path).is_absolute() else project.root / path
 
 
+def session_of(project: Project, source: Source, engine: str) -> dict[str, Any] | None:
+    """The settings of `data.spark`'s session, where Spark is to be used; `engine` as :func:`predict` takes it.
+
+    Raises:
+        ConfigError: the rows are not Parquet.
+    """
+    if (engine or project.config.data.engine) != "spark":
+        return None
+    if source.format != "parquet":
+        raise ConfigError(
+            "on Spark, predict reads Parquet",
+            where=str(source.path),
+            why="The types of text files are known only when all of it was read.",
+            remedy="write the rows as Parquet, or use --engine local",
+        )
+    return project.config.data.spark.model_dump()
+
+
 def _keys(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
@@ -157,24 +176,11 @@ def _naming(project: Project) -> Naming:
 
 
 def _lineage(record: Record, version: RegisteredVersion, job: Job, source: Source, named: str) -> dict[str, Any]:
-    origin = origin_of(record.project.environ)
     return {
-        "model": {
-            "name": version.name,
-            "version": version.version,
-            "digest": version.digest,
-            "evidence": version.tags.get(f"{TAG}evidence_digest", ""),
-        },
+        **version_lineage(record, version),
         "data": {"path": named, "digest": source.digest},
         "keys": list(job.keys),
         "request": request_digest(job, record.project.python),
-        "made": {
-            "at": now().isoformat(timespec="seconds"),
-            "who": origin.who,
-            "run": origin.run,
-            "commit": record.git.commit,
-            "tool": f"mlcicd {mlcicd.__version__}",
-        },
     }
 
 

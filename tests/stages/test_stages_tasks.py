@@ -11,6 +11,7 @@ from support import git
 
 from mlcicd.core.verdict import CheckStatus, Status, Verdict
 from mlcicd.stages import evaluate, train, validate_data
+from mlcicd.stages.gate_self_test import self_test
 
 from .conftest import project_at
 
@@ -79,7 +80,7 @@ def evaluated(root: Path) -> Verdict:
 
 
 def checks(verdict: Verdict) -> dict[str, CheckStatus]:
-    return {check.name: check.status for check in verdict.checks}
+    return {check.name: check.status for check in verdict.checks if not check.slice}
 
 
 def metric(verdict: Verdict, name: str) -> dict:
@@ -140,6 +141,19 @@ evaluate:
     assert checks(verdict)["map"] is CheckStatus.FAILED
     assert metric(verdict, "map")["units"] == "80 groups by query"
     assert "80 groups by query" in next(c.reason for c in verdict.checks if c.name == "map")
+    # Trials of the gates rank, too: bad models are made of scores within queries.
+    settings = root / "mlcicd.yaml"
+    settings.write_text(
+        settings.read_text().replace("map: {min: 0.99}", "map: {min: 0.8, vs_champion: {margin: 0.02}}")
+    )
+    trial = self_test(project_at(root))
+    told = {check.name: check for check in trial.checks}
+    assert trial.status is Status.PASSED, (trial.summary, trial.checks)
+    assert told["identical"].observed == "passed"
+    for kind in ("label-shuffled", "constant", "NaN everywhere"):
+        assert told[kind].status is CheckStatus.PASSED, told[kind]
+    assert "map vs champion" in told["label-shuffled"].reason
+    assert trial.details["rows"] == 640
 
 
 @pytest.mark.slow
@@ -172,15 +186,16 @@ evaluate:
 def test_quantiles_weights_and_groups(repository: Path) -> None:
     def table(rows: int, seed: int) -> list[str]:
         draw = random.Random(seed)
-        lines = ["user,w,a,b,y"]
+        lines = ["user,w,side,a,b,y"]
         for row in range(rows):
             a, b = draw.gauss(0, 1), draw.gauss(0, 1)
-            lines.append(f"u{row % 50 + seed * 100},{1 + row % 3},{a:.4f},{b:.4f},{a + draw.gauss(0, 1):.4f}")
+            side = "left" if row % 50 < 20 else "right"
+            lines.append(f"u{row % 50 + seed * 100},{1 + row % 3},{side},{a:.4f},{b:.4f},{a + draw.gauss(0, 1):.4f}")
         return lines
 
     config = """\
 model: {name: tiny, task: quantile, quantiles: [0.1, 0.5, 0.9]}
-data: {train: train.csv, holdout: holdout.csv, target: y, group: user, weight: w, ignore: [user, w]}
+data: {train: train.csv, holdout: holdout.csv, target: y, group: user, weight: w, ignore: [user, w, side]}
 evaluate:
   metrics:
     over: {function: "costs:over", greater_is_better: false, columns: [a]}
@@ -191,6 +206,9 @@ evaluate:
     interval_score@0.5: {max: 10}
     over: {max: 2}
     broken: {max: 2}
+  slices:
+    - {by: side, metric: over, max: 2, min_rows: 250}
+    - {by: side, metric: mae, max: 0.01, min_rows: 200}
 """
     costs = """\
 import numpy as np
@@ -213,4 +231,11 @@ def broken(y, predictions, sample_weight=None):
     reason = next(c.reason for c in verdict.checks if c.name == "broken")
     assert "no such price list (costs.py, line 6)" in reason
     assert "50 groups by user" in metric(verdict, "over")["method"]
+    sides = {(check.name, check.slice): check for check in verdict.checks if check.slice}
+    assert len(sides) == 4
+    left, right = (sides["over", f"side={side}"] for side in ("left", "right"))
+    # 240 rows are fewer than this gate asks for, and enough for the other.
+    assert (left.status, right.status) == (CheckStatus.SKIPPED, CheckStatus.PASSED)
+    assert "30 groups by user" in right.reason or right.interval is not None
+    assert sides["mae", "side=left"].status is CheckStatus.FAILED
     assert "Coverage of quantiles" in titles(root)
