@@ -25,8 +25,8 @@ PEERS = {
 }
 
 
-def judged(measured: dict[str, dict[str, Any]], patience: float, asked: list[str]) -> Iterator[str]:
-    """One line a bar: held or missed, with the figures; `asked` are the measurements that were tried."""
+def judged(measured: dict[str, dict[str, Any]], patience: float, stopped: list[str]) -> Iterator[str]:
+    """One line a bar: held or missed, with the figures; `stopped` are the peers that ran out of patience (seconds)."""
     for name, floor, most in FLOORS:
         if name in measured and floor in measured:
             ratios = {unit: measured[name][unit] / measured[floor][unit] for unit in ("cpu", "wall")}
@@ -37,7 +37,7 @@ def judged(measured: dict[str, dict[str, Any]], patience: float, asked: list[str
             got = measured[name]["mib"]
             yield _line(f"{name}: memory at most {mib} MiB", got <= mib, f"{got:.0f} MiB")
     for name, (ours, wall, memory) in PEERS.items():
-        yield from _beside(name, ours, wall, memory, measured, patience, asked)
+        yield from _beside(name, ours, wall, memory, measured, patience, stopped)
     exact = (measured.get("exact distances, scipy") or {}).get("answer") or {}
     for way in ("two files", "stored profile"):
         for metric, (apart, column) in sorted(exact.get(way, {}).items()):
@@ -52,18 +52,18 @@ def _beside(
     memory: float,
     measured: dict[str, dict[str, Any]],
     patience: float,
-    asked: list[str],
+    stopped: list[str],
 ) -> Iterator[str]:
-    if name not in asked or ours not in measured:
-        return
-    if name not in measured:
+    bar = f"{name}: at least {wall:g} x our wall clock"
+    if name in stopped and ours in measured:
         least = patience / measured[ours]["wall"]
-        told = f"it did not end; more than {least:.0f} x if it was stopped after {patience:g} s"
-        yield f"  open    {name}: at least {wall:g} x our wall clock: {told}"
+        told = f"stopped after {patience:g} s, which is {least:.1f} x"
+        yield _line(bar, True, told) if least >= wall else f"  open    {bar}: {told}"
+    if name not in measured or ours not in measured:
         return
     ratios = {unit: measured[name][unit] / measured[ours][unit] for unit in ("wall", "cpu", "mib")}
     figures = f"{ratios['wall']:.1f} x (CPU {ratios['cpu']:.1f} x)"
-    yield _line(f"{name}: at least {wall:g} x our wall clock", ratios["wall"] >= wall, figures)
+    yield _line(bar, ratios["wall"] >= wall, figures)
     if memory:
         yield _line(f"{name}: at least {memory:g} x our memory", ratios["mib"] >= memory, f"{ratios['mib']:.1f} x")
 

@@ -20,6 +20,7 @@ from mlcicd.commands_shared import FOLDER, JSON, PROFILE
 @click.option("--alias", default="", help="Alias of the version; the champion's when empty.")
 @click.option("--keys", default="", help="Columns of the input to repeat in the output, separated by commas.")
 @click.option("--batch-rows", default=50_000, show_default=True, type=int, help="Rows in memory at once.")
+@click.option("--engine", type=click.Choice(["local", "spark"]), default=None, help="By data.engine when not given.")
 @click.option("--timeout", default="24h", show_default=True, help="How long it may take.")
 @click.option("--dry-run", is_flag=True, help="Verify the model and the input, but score nothing.")
 @JSON
@@ -27,6 +28,8 @@ from mlcicd.commands_shared import FOLDER, JSON, PROFILE
 def predict(working_directory: Path, profile: str, dry_run: bool, as_json: bool, debug: bool, **options: Any) -> None:
     """Score rows with a registered model, the champion by default, into a file with their lineage."""
     from mlcicd.conduct import Invocation, conduct
+
+    options["engine"] = options["engine"] or ""
 
     def chosen() -> tuple[Any, dict[str, Any]]:
         from mlcicd.stages.predict import predict as stage

@@ -25,11 +25,10 @@ def foreign_key_checks(source: Source, schema: TableSchema) -> list[Check]:
     A row that lacks a part of the key is not looked at; the `nulls` of its columns decide about that.
 
     Raises:
-        ConfigError: the other table has no such column, or the data is on another engine than the embedded one.
-        InputError: the other table is missing or can not be read.
+        ConfigError: the other table has no such column; on Spark, the two have types that engines compare in
+            different ways.
+        InputError: the other table is missing or can not be read; on Spark, it is not Parquet.
     """
-    if schema.foreign_keys and source.distributed:
-        raise schema.error("foreign_keys can not run on Spark: check a sample with `engine: duckdb`", "foreign_keys")
     return [_check(source, schema, index, rule) for index, rule in enumerate(schema.foreign_keys)]
 
 
@@ -48,7 +47,7 @@ def _check(source: Source, schema: TableSchema, index: int, rule: ForeignKey) ->
             reason=f"the column {missing[0]!r} is not in the data",
             remedy="restore the column, or take the rule out of the schema",
         )
-    other = open_source(_path(schema, rule), memory_limit=source.memory_limit, threads=source.threads)
+    other = _opened(source, _path(schema, rule))
     for place, name in enumerate(rule.key):
         if name not in other.columns:
             raise schema.error(
@@ -73,6 +72,16 @@ def _check(source: Source, schema: TableSchema, index: int, rule: ForeignKey) ->
     )
 
 
+def _opened(source: Source, path: Path) -> Source:
+    """The other table, on the engine of the first."""
+    if not source.distributed:
+        return open_source(path, memory_limit=source.memory_limit, threads=source.threads)
+    from mlcicd.data.spark import SparkSource, open_spark
+
+    assert isinstance(source, SparkSource)
+    return open_spark(path, session=source.frame.sparkSession)
+
+
 def _path(schema: TableSchema, rule: ForeignKey) -> Path:
     """A path beside the schema's own file."""
     return Path(schema.file).parent / rule.file
@@ -83,6 +92,8 @@ def _count(
 ) -> tuple[int, int, list[dict[str, Any]]]:
     """Rows with a whole key, those of them without a counterpart, and the most frequent such keys."""
     pairs = list(zip(rule.columns, rule.key, strict=True))
+    if source.distributed:
+        return _count_on_spark(source, other, schema, rule)
     left = [_comparable(source, name, other, key) for name, key in pairs]
     right = [_comparable(other, key, source, name) for name, key in pairs]
     parts = ", ".join(f"{sql} AS k{place}" for place, sql in enumerate(left))
@@ -108,6 +119,33 @@ def _count(
     looked_at, count, rows = found[0]
     examples = [{"values": dict(zip(rule.columns, values, strict=True)), "rows": int(n)} for *values, n in rows or []]
     return int(looked_at), int(count), examples
+
+
+def _count_on_spark(
+    source: Source, other: Source, schema: TableSchema, rule: ForeignKey
+) -> tuple[int, int, list[dict[str, Any]]]:
+    from mlcicd.data.spark import SparkSource
+    from mlcicd.data.spark_keys import count_dangling
+
+    assert isinstance(source, SparkSource)
+    assert isinstance(other, SparkSource)
+    pairs = list(zip(rule.columns, rule.key, strict=True))
+    looked_at, dangling, keys = count_dangling(source, other, pairs, most=SHOWN_ROWS)
+    hidden = [_sensitive(schema, name) for name in rule.columns]
+    return (
+        looked_at,
+        dangling,
+        [
+            {
+                "values": {
+                    name: REDACTED if secret else text[:_SHOWN_CHARACTERS]
+                    for name, secret, text in zip(rule.columns, hidden, texts, strict=True)
+                },
+                "rows": count,
+            }
+            for texts, count in keys
+        ],
+    )
 
 
 def _sensitive(schema: TableSchema, name: str) -> bool:

@@ -231,6 +231,11 @@ def running(where: str) -> Iterator[None]:
         raise ServiceError("Spark failed", where=where, why=_first_line(error)) from error
 
 
+def spark_name(name: str) -> str:
+    """An identifier of Spark's SQL, whatever characters the name holds."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "error occurred while" not in line]
     return (lines or [type(error).__name__])[0][:300]

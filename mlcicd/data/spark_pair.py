@@ -4,7 +4,7 @@ Rows are compared by joins and groupings on the columns themselves, in which Spa
 0.0 for -0.0, as the embedded engine does; its hashes pass over NULL, so that (NULL, 1) and (1, NULL) would be one row.
 """
 
-# ruff: noqa: S608  (identifiers go through `_name`, which quotes; values are bound as parameters or numbers of ours)
+# ruff: noqa: S608  (identifiers go through `spark_name`, which quotes; values are bound as parameters or numbers of ours)
 from __future__ import annotations
 
 import uuid
@@ -21,7 +21,7 @@ from mlcicd.data.histogram import rounding_sql
 from mlcicd.data.pair import DATES, NUMBERS, TimeOrder
 from mlcicd.data.separability import category_auc, numeric_auc
 from mlcicd.data.source import literal, quote
-from mlcicd.data.spark import ELSEWHERE, SparkSource, running
+from mlcicd.data.spark import ELSEWHERE, SparkSource, running, spark_name
 
 # Whose text is the same for the same value, on both engines.
 _COMPARED_AS_TEXT = ("int", "decimal", "string", "bool", "date")
@@ -52,7 +52,7 @@ class SparkPair:
 
     def _comparable(self, name: str, table: str) -> str:
         types = [source.columns[name] for source in (self.train, self.holdout)]
-        column = f"{table}.{_name(name)}"
+        column = f"{table}.{spark_name(name)}"
         self._refuse_maps(name)
         if types[0] == types[1]:
             return column
@@ -69,7 +69,7 @@ class SparkPair:
         return ConfigError(f"data.checks.leakage can not run on Spark: {what}", remedy=ELSEWHERE)
 
     def shared_keys(self, keys: Sequence[str]) -> tuple[int, int]:
-        known = " AND ".join(f"{_name(key)} IS NOT NULL" for key in keys)
+        known = " AND ".join(f"{spark_name(key)} IS NOT NULL" for key in keys)
         equal = " AND ".join(f"{self._comparable(key, 'h')} = {self._comparable(key, 't')}" for key in keys)
         rows = self._ask(
             f"SELECT (SELECT count(*) FROM (SELECT * FROM holdout WHERE {known}) h LEFT SEMI JOIN train t ON {equal}), "
@@ -84,9 +84,9 @@ class SparkPair:
     def order(self, time: str) -> TimeOrder:
         kinds = {kind_of(source.columns[time]) for source in (self.train, self.holdout)}
         if kinds <= set(DATES):
-            value = f"(UNIX_MICROS(TIMESTAMP({_name(time)})) / 1000000D)"
+            value = f"(UNIX_MICROS(TIMESTAMP({spark_name(time)})) / 1000000D)"
         elif kinds <= set(NUMBERS):
-            value = f"DOUBLE({_name(time)})"
+            value = f"DOUBLE({spark_name(time)})"
         else:
             raise self._refusal(
                 f"the time {time!r} is {' and '.join(sorted(kinds))}, which each engine reads otherwise"
@@ -101,8 +101,8 @@ class SparkPair:
     def contradictions(self, target: str, inputs: Sequence[str]) -> int:
         for name in (target, *inputs):
             self._refuse_maps(name)
-        features = ", ".join(_name(name) for name in inputs)
-        label = f"STRING({_name(target)})"
+        features = ", ".join(spark_name(name) for name in inputs)
+        label = f"STRING({spark_name(target)})"
         rows = self._ask(
             f"SELECT coalesce(sum(n), 0) FROM (SELECT count(*) AS n FROM train GROUP BY {features} "
             f"HAVING min({label}) <> max({label}))"
@@ -142,7 +142,7 @@ class SparkPair:
             raise self._refusal(f"the label {target!r} is a {kind}")
         ((distinct,),) = self.train.fetch(f"SELECT count(DISTINCT {column}) FROM data")
         if kind in NUMBERS and distinct > MOST_CLASSES:
-            value = f"DOUBLE({_name(target)})"
+            value = f"DOUBLE({spark_name(target)})"
             ((median,),) = self._ask(
                 f"SELECT percentile_approx({value}, 0.5, 10000) FROM train WHERE abs({value}) < DOUBLE('Infinity')"
             )
@@ -162,8 +162,3 @@ class SparkPair:
 
 def _text(value: bool | float | Decimal | str) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _name(name: str) -> str:
-    """An identifier of Spark's SQL."""
-    return "`" + name.replace("`", "``") + "`"

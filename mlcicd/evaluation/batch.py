@@ -26,7 +26,10 @@ from mlcicd.evaluation.scoring import in_models_process, packages_beside
 
 _HERE = Path(__file__).parent
 RUNNER = _HERE / "batch_runner.py"
-_RUNNER_FILES = (RUNNER, *(_HERE / name for name in ("batch_tables.py", "score_runner.py", "score_loaders.py")))
+_RUNNER_FILES = (
+    RUNNER,
+    *(_HERE / name for name in ("batch_spark.py", "batch_tables.py", "score_runner.py", "score_loaders.py")),
+)
 OUTPUTS = (".parquet", ".pq", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
 # Parts that nobody has come back for.
 _FORGOTTEN_S = 14 * 86400.0
@@ -73,6 +76,7 @@ class Job:
         batch_rows: rows in memory at once.
         metadata: text by name that goes into a Parquet file.
         timeout: seconds.
+        spark: `master` and `options` of the session whose workers ask the model; None: this machine does.
     """
 
     model: Path
@@ -86,6 +90,7 @@ class Job:
     batch_rows: int
     metadata: Mapping[str, str]
     timeout: float
+    spark: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -255,6 +260,8 @@ def _run(
             "out": str(out),
             "out_name": job.output.name,
             "report": str(report),
+            "spark": dict(job.spark) if job.spark is not None else None,
+            "cwd": str(cwd),
             "parent": os.getpid(),
         }
         plan.write_text(json.dumps(wanted), encoding="utf-8")

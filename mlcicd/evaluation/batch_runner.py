@@ -6,6 +6,8 @@ answers of each piece are a file of their own (`.npy`, no pickles), so that what
 second writes them, beside the key columns of the input, into one file::
 
     python batch_runner.py PLAN.json
+
+On Spark the first pass is many of these, each over some pieces (`batch_spark.py`): PLAN.json FIRST LAST.
 """
 
 # mypy: ignore-errors
@@ -17,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+from batch_spark import NoSpark, ask_on_spark
 from batch_tables import Unreadable, open_table, open_writer
 from score_loaders import LOADERS, Refused
 from score_runner import as_array, fail, features_of, peak_bytes
@@ -57,15 +60,16 @@ def wanted_columns(model, table):
     return [name for name, _ in model.columns if name in known]
 
 
-def ask(plan, table, model):
-    """The first pass. Gives the number of rows, and of those that an earlier run had asked already."""
+def ask(plan, table, model, *span):
+    """The first pass, over all pieces, or those from a first to a last (exclusive). Gives the number of rows, and of
+    those that an earlier run had asked already."""
     parts = Path(plan["parts"])
     rows = kept = 0
     said = time.monotonic()
     wanted = wanted_columns(model, table)
     if wanted == []:
         fail("the data has none of the columns that the model wants: " + ", ".join(n for n, _ in model.columns[:10]))
-    for number, piece in enumerate(table.batches(wanted)):
+    for number, piece in enumerate(table.batches(wanted, *span), *span[:1]):
         attended(plan)
         part = parts / f"{number:08d}.npy"
         if part.exists():
@@ -77,9 +81,9 @@ def ask(plan, table, model):
             except Refused:
                 raise
             except Exception as error:
-                fail(f"rows {rows} to {rows + len(piece) - 1}: {type(error).__name__}: {error}"[:1000], 1)
+                fail(f"{rows_of(rows, piece, span)}: {type(error).__name__}: {error}"[:1000], 1)
             if len(answer) != len(piece):
-                fail(f"rows {rows} to {rows + len(piece) - 1}: the model answered {len(answer)} rows", 1)
+                fail(f"{rows_of(rows, piece, span)}: the model answered {len(answer)} rows", 1)
             if number == 0:
                 facts = {"classes": model.classes, "features": list(map(str, features.columns))}
                 replaced(parts / MODEL_FACTS, json.dumps(facts))
@@ -88,6 +92,22 @@ def ask(plan, table, model):
         if time.monotonic() - said > SAY_EVERY_S:
             said = time.monotonic()
             print(f"{rows:,} rows", flush=True)
+    return rows, kept
+
+
+def rows_of(before, piece, span):
+    """Which rows a message means: counted from those of the table, or from those of a task's first piece."""
+    within = f" (counted from piece {span[0]} on)" if span and span[0] else ""
+    return f"rows {before} to {before + len(piece) - 1}{within}"
+
+
+def ask_cluster(plan, table):
+    """The first pass on Spark; gives what `ask` gives."""
+    pieces, rows = table.extent()
+    kept = sum(len(answer) for answer in stored(Path(plan["parts"])))
+    refused = ask_on_spark(plan, pieces)
+    if refused is not None:
+        fail(refused[1], refused[0])
     return rows, kept
 
 
@@ -195,10 +215,15 @@ def main():
         fail(f"{sys.executable} can not import {error.name}: install it there, or name another interpreter (python:)")
     try:
         table = open_table(plan)
-        started = time.perf_counter()
-        model = LOADERS[plan["kind"]](plan["model"])
-        loaded = time.perf_counter()
-        rows, kept = ask(plan, table, model)
+        started = loaded = time.perf_counter()
+        if plan["spark"] and len(sys.argv) == 2:
+            rows, kept = ask_cluster(plan, table)
+        else:
+            model = LOADERS[plan["kind"]](plan["model"])
+            loaded = time.perf_counter()
+            rows, kept = ask(plan, table, model, *map(int, sys.argv[2:]))
+        if len(sys.argv) > 2:
+            return
         asked = time.perf_counter()
         if not rows:
             fail("there are no rows to score")
@@ -209,6 +234,8 @@ def main():
         kinds = {} if seen["bad_rows"] else write(plan, table, facts["classes"], seen)
     except (Refused, Unreadable) as error:
         fail(str(error))
+    except NoSpark as error:
+        fail(str(error), 5)
     report = {
         "rows": rows,
         "resumed_rows": kept,

@@ -112,11 +112,20 @@ class ParquetTable:
         self.columns = list(self._open(files[0]).schema_arrow.names)
         self._gaps = None
 
-    def batches(self, wanted):
-        """Tables of at most `size` rows with the wanted columns, or all when None."""
+    def extent(self):
+        """The number of pieces and of rows."""
+        rows = [self._open(file).metadata.num_rows for file in self.files]
+        return sum(self._pieces(count) for count in rows), sum(rows)
+
+    def _pieces(self, rows):
+        return -(-rows // self.size)
+
+    def batches(self, wanted, first=0, last=None):
+        """Tables of at most `size` rows with the wanted columns, or all when None: the pieces from `first` on, up to
+        `last` exclusive, in all files."""
         if self._gaps is None:
             self._gaps = self._columns_with_gaps(wanted)
-        for piece in self._read(wanted):
+        for piece in self._read(wanted, first, last):
             table = piece.to_pandas()
             change = {}
             for name in table.columns:
@@ -135,22 +144,38 @@ class ParquetTable:
         # Without buffers of whole row groups: these may be as large as the file.
         return self._parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 18)
 
-    def _read(self, wanted):
+    def _read(self, wanted, first=0, last=None):
         """Tables of exactly `size` rows, but for the last of a file."""
-        import pyarrow as pa
-
+        before = 0
         for file in self.files:
             with self._open(file) as opened:
-                waiting, rows = [], 0
-                for batch in opened.iter_batches(batch_size=self.size, columns=wanted):
-                    waiting.append(pa.Table.from_batches([batch]))
-                    rows += batch.num_rows
-                    while rows >= self.size:
-                        joined = pa.concat_tables(waiting)
-                        yield joined.slice(0, self.size)
-                        waiting, rows = [joined.slice(self.size)], rows - self.size
-                if rows:
-                    yield pa.concat_tables(waiting)
+                pieces = self._pieces(opened.metadata.num_rows)
+                begin, end = max(first - before, 0), pieces if last is None else min(last - before, pieces)
+                before += pieces
+                if begin < end:
+                    yield from self._read_file(opened, wanted, begin, end)
+
+    def _read_file(self, opened, wanted, begin, end):
+        """The pieces of one file from `begin` on, up to `end` exclusive; row groups before them are not read."""
+        import pyarrow as pa
+
+        skip, groups = begin * self.size, list(range(opened.metadata.num_row_groups))
+        while groups and skip >= opened.metadata.row_group(groups[0]).num_rows:
+            skip -= opened.metadata.row_group(groups.pop(0)).num_rows
+        waiting, rows, left = [], 0, end - begin
+        for batch in opened.iter_batches(batch_size=self.size, row_groups=groups, columns=wanted):
+            kept = batch.slice(min(skip, batch.num_rows))
+            skip -= batch.num_rows - kept.num_rows
+            waiting.append(pa.Table.from_batches([kept]))
+            rows += kept.num_rows
+            while rows >= self.size:
+                joined = pa.concat_tables(waiting)
+                yield joined.slice(0, self.size)
+                waiting, rows, left = [joined.slice(self.size)], rows - self.size, left - 1
+                if not left:
+                    return
+        if rows:
+            yield pa.concat_tables(waiting)
 
     def _columns_with_gaps(self, wanted):
         """Columns of whole numbers or of true and false that have an empty cell anywhere."""

@@ -31,6 +31,7 @@ def predict(
     keys: str = "",
     batch_rows: int = 50_000,
     timeout: str = "24h",
+    engine: str = "",
 ) -> Status | None:
     """Scores a table with a version whose evidence holds, as `deploy` asks for it, into one file.
 
@@ -42,6 +43,7 @@ def predict(
         keys: columns of the input that stand in the output, too, separated by commas.
         batch_rows: rows in memory at once.
         timeout: how long it may take (30m, 24h).
+        engine: `local`, or `spark` (Parquet only), whose workers ask the model; by `data.engine` when empty.
     """
     project = record.project
     if batch_rows < 1:
@@ -70,6 +72,7 @@ def predict(
         batch_rows=batch_rows,
         metadata={},
         timeout=limit,
+        spark=session_of(project, source, engine),
     )
     lineage = _lineage(record, version, job, source, input)
     if _stands(record, job, lineage, output):
@@ -130,6 +133,24 @@ def _answered(done: Batch) -> Check:
 
 def _at(project: Project, path: str) -> Path:
     return Path(path) if Path(path).is_absolute() else project.root / path
+
+
+def session_of(project: Project, source: Source, engine: str) -> dict[str, Any] | None:
+    """The settings of `data.spark`'s session, where Spark is to be used; `engine` as :func:`predict` takes it.
+
+    Raises:
+        ConfigError: the rows are not Parquet.
+    """
+    if (engine or project.config.data.engine) != "spark":
+        return None
+    if source.format != "parquet":
+        raise ConfigError(
+            "on Spark, predict reads Parquet",
+            where=str(source.path),
+            why="The types of text files are known only when all of it was read.",
+            remedy="write the rows as Parquet, or use --engine local",
+        )
+    return project.config.data.spark.model_dump()
 
 
 def _keys(text: str) -> list[str]:

@@ -231,7 +231,9 @@ def read_named(rules: Rules, root: Path, name: str, *, shown: str, what: str) ->
 
 def _linked(path: Path, name: str) -> bool:
     """Whether the file, or a folder that its name goes through, is a link: git would be asked of another place."""
-    return any(place.is_symlink() for place in (path, *path.parents)[: len(Path(name).parts)])
+    # What leads to the project is the machine's own business; so is what leads to a place outside of it.
+    depth = 1 if Path(name).is_absolute() else len(Path(name).parts)
+    return any(place.is_symlink() for place in (path, *path.parents)[:depth])
 
 
 def _not_reviewed(what: str, shown: str) -> ConfigError:

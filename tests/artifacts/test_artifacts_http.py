@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from mlcicd.artifacts import MANIFEST, fetch, manifest_of, put, verify
 from mlcicd.artifacts.http_store import HttpStore
 from mlcicd.artifacts.stores import open_store
-from mlcicd.core.errors import ConfigError, InputError, MlcicdError, ServiceError
+from mlcicd.core.errors import ConfigError, InputError, MlcicdError, ServiceError, redact
 
 from .artifact_server import Kept, artifact_server
 
@@ -133,6 +134,37 @@ def test_retry_after_is_waited_for_and_not_for_ever(server: Kept, files: dict[st
     with pytest.raises(ServiceError, match="429"):
         put_all(server, files, waits=waits)
     assert waits == [7.0]
+    # All waits of a request together, not each for itself.
+    server.always = "503 50"
+    with pytest.raises(ServiceError, match="503"):
+        put_all(server, files, waits=waits)
+    assert waits == [7.0, 50.0, 50.0]
+
+
+def test_what_was_put_meanwhile_is_not_written_over(server: Kept, files: dict[str, Path]) -> None:
+    """The server refuses, and that is no error: what is there is compared next."""
+    store, source = store_at(server), files["model/MLmodel"]
+    store.put("tiny/a", source, new=True)
+    server.files["/repository/models/tiny/a"] = b"of another upload"
+    store.put("tiny/a", source, new=True)
+    assert server.files["/repository/models/tiny/a"] == b"of another upload"
+    store.put("tiny/a", source, new=False)
+    assert server.files["/repository/models/tiny/a"] == source.read_bytes()
+
+
+def test_what_is_gone_is_not_there_and_bytes_are_asked_for_as_they_are(server: Kept) -> None:
+    server.always = "410"
+    assert store_at(server).get("tiny/a", lambda: lambda chunk: None) is False
+    ((_, _, headers),) = server.seen
+    assert headers["accept-encoding"] == "identity"
+
+
+def test_names_that_an_address_would_cut_short_are_kept_apart(server: Kept, tmp_path: Path) -> None:
+    made = {name: tmp_path / str(number) for number, name in enumerate(["a", "a#1", "a#2", "a?1", "a%231", "a b"])}
+    for name, path in made.items():
+        path.write_text(name)
+    put_all(server, made)
+    whole(server, made, tmp_path)
 
 
 @pytest.mark.parametrize("what", ["changed", "longer", "page"])
@@ -197,6 +229,9 @@ def test_credentials_go_to_the_server_and_nowhere_else(server: Kept, files: dict
             assert "plant" not in told
             assert "another server" in told
         assert other.seen == []
+    user, password = secret.split(":")
+    encoded = base64.b64encode(secret.encode()).decode()
+    assert redact(f"{user} sent {password} as {encoded}.") == f"{user} sent *** as ***."
     with pytest.raises(ConfigError):
         HttpStore(server.url, "a\nb")
 

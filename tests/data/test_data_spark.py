@@ -21,7 +21,7 @@ from mlcicd.data.frames import open_frame
 from mlcicd.data.java_patterns import java_pattern
 from mlcicd.data.leakage import LeakageLimits, leakage_checks
 from mlcicd.data.profile import profile
-from mlcicd.data.schema import TableSchema, parse_schema
+from mlcicd.data.schema import TableSchema, load_schema, parse_schema
 from mlcicd.data.source import open_source
 from mlcicd.data.spark import SparkSource, open_spark, open_spark_frame
 
@@ -272,6 +272,33 @@ def test_rows_are_the_same_only_where_each_value_is(session: Any) -> None:
         leakage_checks(one, number, time="b")
     with pytest.raises(ConfigError, match="not can not be compared"):
         leakage_checks(one, open_frame(pa.table({"a": [1], "b": [1], "f": [1.0]})))
+
+
+def test_foreign_keys_are_the_same_on_both_engines(source: SparkSource, holdout: SparkSource, tmp_path: Path) -> None:
+    kinds = table().slice(0, 60).rename_columns([f"{name}_" for name in table().schema.names])
+    pq.write_table(kinds.take([n for n in range(60) if n % 4]), tmp_path / "other.parquet")
+    rules = ["[id, s]", "[f]", "[z]", "[i]"]
+    written = [
+        f"{{columns: {r}, file: other.parquet, key: {r.replace(',', '_,').replace(']', '_]')}, mostly: 0.9}}"
+        for r in rules
+    ]
+    written.append("{columns: [k], file: other.parquet, key: [i_]}")
+    path = tmp_path / "schema.yaml"
+    path.write_text(f"version: 1\ncolumns: {{s: {{sensitive: true}}}}\nforeign_keys: [{', '.join(written)}]")
+    here, there = (
+        [c for c in run_checks(one, load_schema(path)) if "foreign" in c.name]
+        for one in (open_source(holdout.path), holdout)
+    )
+    assert [(c.name, c.status, c.observed) for c in there] == [(c.name, c.status, c.observed) for c in here]
+    for ours, spark in zip(here, there, strict=True):
+        assert ours.details["checked"] == spark.details["checked"] > 0
+        shown = [[row["rows"] for row in check.details.get("examples", [])] for check in (ours, spark)]
+        assert shown[0] == shown[1]
+    assert sum(c.details["violations"] > 0 for c in here) >= 3
+    assert there[0].details["examples"][0]["values"]["s"] == "(redacted)"
+    path.write_text("version: 1\nforeign_keys: [{columns: [k], file: other.parquet, key: [s_]}]")
+    with pytest.raises(ConfigError, match="'k' is SMALLINT, and 's_' of other"):
+        run_checks(source, load_schema(path))
 
 
 def test_an_existing_session_keeps_its_settings_and_views(session: Any, tmp_path: Path) -> None:

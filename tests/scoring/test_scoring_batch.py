@@ -21,7 +21,8 @@ from sklearn.linear_model import LogisticRegression
 
 from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import CommandFailed, ConfigError, InputError, ServiceError
-from mlcicd.evaluation.batch import Batch, Job, Naming, Rows, predict_rows, stamp_of
+from mlcicd.evaluation import batch_spark
+from mlcicd.evaluation.batch import RUNNER, Batch, Job, Naming, Rows, predict_rows, stamp_of
 
 pytestmark = pytest.mark.slow
 
@@ -312,3 +313,79 @@ def test_the_parts_of_another_model_are_not_taken(place: Path, models: Path) -> 
     done = run(job(place, models / "Sums.joblib", place / "rows.parquet"), place)
     assert done.resumed_rows == 0
     assert json.loads((kept[0].parent / "model.json").read_text())["features"] == ["a", "b"]
+
+
+SPARK = {
+    "master": "local[2]",
+    "options": {
+        "spark.ui.enabled": "false",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    },
+}
+
+
+def test_on_spark_the_file_is_the_same_to_the_byte_and_a_killed_task_leaves_none(place: Path, models: Path) -> None:
+    # Two files, row groups of another length than the pieces, and an empty cell in the last row alone.
+    table = numbers(7300).assign(b=pd.array([1] * 7299 + [None], dtype="Int64"))
+    files = (place / "rows-1.parquet", place / "rows-2.parquet")
+    for file, rows in zip(files, (table[:4500], table[4500:]), strict=True):
+        pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), file, row_group_size=700)
+    base = job(place, models / "Sums.joblib", files[0])
+    types = (place / "own.py").read_text() + "\nclass Types(DiesOnce):\n    def predict(self, table):\n"
+    types += '        super().predict(table)\n        return np.full(len(table), f"{table.dtypes.tolist()}")\n'
+    (place / "own.py").write_text(types)
+    dump = "import joblib, own; joblib.dump(own.Types(), 'types.joblib')"
+    subprocess.run([sys.executable, "-c", dump], cwd=place, check=True)
+    model = place / "types.joblib"
+    rows = replace(base.rows, files=files, stamp=stamp_of(files))
+    local = replace(base, model=model, model_digest=digest_tree(model), rows=rows, batch_rows=1600)
+    on_spark = replace(local, spark=SPARK)
+    with pytest.raises(ServiceError, match="the runner ended with -9"):
+        run(on_spark, place)
+    assert written(place) == []
+    assert list((place / "state" / "predict").glob("*/*.npy")), "what was answered is kept"
+    done = run(on_spark, place)
+    assert done.rows == 7300 and 0 < done.resumed_rows < 7300
+    assert written(place) == ["out.parquet"]
+    alone = run(replace(local, output=place / "local-out.parquet"), place)
+    assert (alone.resumed_rows, alone.digest) == (0, done.digest)
+    made = pq.read_table(place / "out.parquet")
+    assert made["id"].to_pylist() == table["id"].tolist()
+    assert set(made["prediction"].to_pylist()) == {"[dtype('int64'), dtype('float64')]"}
+
+
+def test_what_a_worker_of_spark_is_refused_is_final_and_what_kills_it_is_not(
+    place: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Spark around it, whose start costs more than all that is looked at here."""
+    numbers().to_parquet(place / "rows.parquet", row_group_size=900)
+    (place / "parts").mkdir()
+    plan = {"format": "parquet", "files": [str(place / "rows.parquet")], "delimiter": ",", "batch_rows": 1000}
+    plan |= {"target": "y", "ignore": ["id"], "parts": str(place / "parts"), "cwd": str(place), "spark": SPARK}
+
+    def asked(name: str, first: int, last: int) -> object:
+        own = {**plan, "kind": "joblib", "model": str(models / f"{name}.joblib")}
+        return batch_spark._ask_some((own, (first, last)))
+
+    monkeypatch.setattr("pyspark.SparkFiles.get", lambda name: str(RUNNER.with_name(name)))
+    assert asked("Sums", 1, 3) is None
+    assert sorted(part.name for part in (place / "parts").glob("*.npy")) == ["00000001.npy", "00000002.npy"]
+    answers = np.load(place / "parts" / "00000002.npy")
+    np.testing.assert_array_equal(answers, np.arange(2000, 3000) * 1.25)
+    code, said = asked("Raises", 3, 4)
+    assert code == 1 and "ValueError: no such row" in said and "counted from piece 3 on" in said
+    with pytest.raises(RuntimeError, match="the runner ended with -9"):
+        asked("DiesOnce", 3, 4)
+    # A task is not given what is answered already.
+    assert batch_spark._spans(place / "parts", 4, 4) == [(0, 1), (3, 4)]
+
+
+def test_without_pyspark_it_is_said(place: Path, models: Path) -> None:
+    numbers(10).to_parquet(place / "rows.parquet")
+    (place / "pyspark.py").write_text("raise ImportError('none')\n")
+    work = replace(job(place, models / "Sums.joblib", place / "rows.parquet"), spark=SPARK)
+    hidden = {**os.environ, "PYTHONPATH": str(place)}
+    with pytest.raises(ServiceError, match="can not import pyspark"):
+        predict_rows(work, python=sys.executable, environ=hidden, cwd=place, state=place / "state")

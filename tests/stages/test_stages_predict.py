@@ -13,10 +13,12 @@ from click.testing import CliRunner
 
 from mlcicd.cli import cli
 from mlcicd.core.digests import digest_file
+from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Status
 from mlcicd.data import source
 from mlcicd.stages import evaluate, predict, promote, register
 from mlcicd.stages.common import registry_of
+from mlcicd.stages.predict import session_of
 
 from .conftest import change, project_at
 
@@ -120,3 +122,20 @@ def test_an_answer_that_is_nan_fails_closed(champion: Path) -> None:
     assert verdict.exit_code == 1
     assert "rows 0 to 1499" in verdict.summary
     assert not (champion / "scores.parquet").exists()
+
+
+def test_spark_is_asked_for_by_the_option_or_the_configuration_and_reads_parquet(tmp_path: Path) -> None:
+    base = "version: 1\nmodel: {name: toy, task: binary}\ntrain: {run: python t.py}\n"
+    data = "data: {train: t.parquet, holdout: h.parquet, target: y, spark: {master: 'local[2]'}"
+    rows = pd.DataFrame({"a": [1.0]})
+    rows.to_parquet(tmp_path / "rows.parquet")
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    (tmp_path / "mlcicd.yaml").write_text(f"{base}{data}}}\n")
+    here, parquet = project_at(tmp_path), source.open_source(tmp_path / "rows.parquet")
+    session = {"master": "local[2]", "options": {}}
+    assert session_of(here, parquet, "") is None and session_of(here, parquet, "spark") == session
+    (tmp_path / "mlcicd.yaml").write_text(f"{base}{data}, engine: spark}}\n")
+    there = project_at(tmp_path)
+    assert session_of(there, parquet, "") == session and session_of(there, parquet, "local") is None
+    with pytest.raises(ConfigError, match="on Spark, predict reads Parquet"):
+        session_of(there, source.open_source(tmp_path / "rows.csv"), "")

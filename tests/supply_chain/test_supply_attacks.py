@@ -6,13 +6,13 @@ import functools
 import json
 import pickle
 import struct
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from supply_chain import hostile_models as hostile
 from supply_chain.test_supply_documents import ESCAPES, evaluation
+from support import git
 
 from mlcicd.core import errors
 from mlcicd.core.errors import ConfigError, learn_secrets, redact
@@ -210,11 +210,6 @@ def test_requirements_are_read_whatever_their_first_bytes(tmp_path: Path, name: 
 ALLOWS = "globals: [{name: 'a:b', owner: me, reason: ours}]\n"
 
 
-def git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
-
-
 def test_a_policy_counts_as_it_is_committed(tmp_path: Path) -> None:
     path = tmp_path / "model-policy.yaml"
     path.write_text(ALLOWS)
@@ -288,7 +283,6 @@ def test_each_line_of_a_key_is_redacted() -> None:
 @pytest.mark.parametrize("how", ["filter", "encoding", "replaced commit", "replaced blob"])
 def test_settings_of_a_clone_do_not_hide_a_changed_policy(repository: Path, how: str) -> None:
     """Who can write into `.git`, as training code can, makes git say that nothing has changed."""
-
     from mlcicd.core.git import Kept, kept
 
     policy = repository / "model-policy.yaml"
