@@ -8,6 +8,7 @@ number of requests since it was asked last.
 
 from __future__ import annotations
 
+import functools
 import http.client
 import socket
 import sys
@@ -37,6 +38,17 @@ class State:
     mode, at, count = "", 0, 0
 
 
+def _forwarded(command: str, path: str, headers: dict[str, str], body: bytes, wait_s: float) -> tuple[int, bytes, str]:
+    time.sleep(wait_s)
+    upstream = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=60)
+    kept = {k: v for k, v in headers.items() if k.lower() not in ("host", "connection", "accept-encoding")}
+    upstream.request(command, path, body, kept)
+    answer = upstream.getresponse()
+    content = answer.read()
+    upstream.close()
+    return answer.status, content, answer.headers.get("Content-Type", "application/json")
+
+
 class Proxy(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -59,7 +71,9 @@ class Proxy(BaseHTTPRequestHandler):
             self._forward(body)
             self._cut()
         elif mode == "late":
-            threading.Thread(target=self._forward, args=(body, LATE_S), daemon=True).start()
+            # What is sent later is this request, not the next one of the same connection.
+            late = functools.partial(_forwarded, self.command, self.path, dict(self.headers), body, LATE_S)
+            threading.Thread(target=late, daemon=True).start()
             self._answer(503, b"not now", "text/plain")
         elif mode in ("500", "429", "403"):
             self._answer(int(mode), b'{"error_code": "INTERNAL_ERROR", "message": "no"}', "application/json")
@@ -75,14 +89,7 @@ class Proxy(BaseHTTPRequestHandler):
             self._answer(*self._forward(body, SLOW_S if mode == "slow" else 0))
 
     def _forward(self, body: bytes, wait_s: float = 0) -> tuple[int, bytes, str]:
-        time.sleep(wait_s)
-        upstream = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=60)
-        headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection", "accept-encoding")}
-        upstream.request(self.command, self.path, body, headers)
-        answer = upstream.getresponse()
-        content = answer.read()
-        upstream.close()
-        return answer.status, content, answer.headers.get("Content-Type", "application/json")
+        return _forwarded(self.command, self.path, dict(self.headers), body, wait_s)
 
     def _answer(self, status: int, content: bytes, kind: str) -> None:
         self.send_response(status)
