@@ -141,6 +141,9 @@ def predict_rows(
         _forget(folder, key)
         parts = folder / key
         parts.mkdir(exist_ok=True)
+        for begun in parts.glob("*.part"):
+            # By a command that was killed: nobody finishes it.
+            begun.unlink(missing_ok=True)
         with place_beside(job.output) as temporary:
             report = _run(job, parts, temporary, python, environ, cwd, progress)
             try:

@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import time
+import uuid
 from pathlib import Path
 
 from batch_spark import NoSpark, ask_on_spark
@@ -35,7 +36,8 @@ def replaced(path, content):
     """A file of text, or of an array, that is whole or not there."""
     import numpy as np
 
-    temporary = path.with_name(path.name + ".part")
+    # Its own name: Spark may run a task twice at the same time, and neither may publish what the other has begun.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     with temporary.open("wb") as file:
         if isinstance(content, str):
             file.write(content.encode())

@@ -29,6 +29,7 @@ from mlcicd.targets.processes import Process
 from mlcicd.targets.servers import ServerSettings, free_port
 from mlcicd.targets.state import DeployedVersion, Desired, StateFolder
 from mlcicd.targets.supervisor import Supervisor
+from mlcicd.targets.tls import Tls
 from mlcicd.targets.watchdog import Watchdog
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -139,16 +140,13 @@ class LocalTarget:
                     where=self.environment,
                     remedy="promote or abort it first",
                 )
+            tls = self._world.certificates()
             after = self._with(before, held or self._world.take(before, version))
-            self._folder.write(after)
-            try:
-                self._world.converge(after)
-            except MlcicdError:
-                if held is None:
-                    # Not wanted any more: otherwise every later call would try, and fail, to start it again.
-                    self._folder.write(before)
-                    self._world.converge(before)
-                raise
+            if held is None:
+                self._replace(before, after, tls)
+            else:
+                self._folder.write(after)
+                self._world.converge(after, tls)
             return self._world.own_url(after, version.version)
 
     def set_share(self, version: str, share: float) -> None:
@@ -166,7 +164,8 @@ class LocalTarget:
                 raise self._not_deployed(desired, version, "as a canary")
             # A request is answered by the canary or copied to it, never both.
             mirror = 0.0 if share and desired.mirror else desired.mirror
-            self._apply(desired.having(share=share, mirror=mirror))
+            tls = self._world.certificates() if share else self._world.certificates_at_hand()
+            self._apply(desired.having(share=share, mirror=mirror), tls)
 
     def set_mirror(self, version: str, fraction: float) -> None:
         """Copies a part (0 to 1) of the requests to the canary, whose answers to them nobody sees; 0 ends it.
@@ -189,7 +188,8 @@ class LocalTarget:
                     where=self.environment,
                     remedy="mirror before the first step, or set its share to 0",
                 )
-            self._apply(desired.having(mirror=fraction))
+            tls = self._world.certificates() if fraction else self._world.certificates_at_hand()
+            self._apply(desired.having(mirror=fraction), tls)
 
     def promote(self, version: str) -> None:
         """Makes a deployed version live. The version that was live becomes previous, and its servers stay
@@ -201,18 +201,18 @@ class LocalTarget:
         with self._locked() as desired:
             if version not in desired.versions:
                 raise self._not_deployed(desired, version, "")
-            if desired.live == version:
-                return self._world.converge(desired)
+            tls = self._world.certificates()
             # All servers up before the new state is written: what is written from here on can be reached.
-            self._world.converge(desired)
-            self._apply(desired.having(live=version, previous=desired.live, canary=None, share=0.0, rolled_back=False))
-            return None
+            self._world.converge(desired, tls)
+            if desired.live != version:
+                after = desired.having(live=version, previous=desired.live, canary=None, share=0.0, rolled_back=False)
+                self._apply(after, tls)
 
     def rollback(self) -> str:
         """Makes the previous version live again and takes out any canary.
 
         Repeated after it has succeeded it changes nothing: it never goes back to the version that was
-        taken out.
+        taken out. Certificates that can not be read do not hold it up: the endpoint keeps those it has.
 
         Returns:
             The version that is live now.
@@ -224,16 +224,18 @@ class LocalTarget:
             goal = way_back(
                 desired.live, desired.previous, rolled_back=desired.rolled_back, environment=self.environment
             )
+            tls = self._world.certificates_at_hand()
             if goal == desired.live:
-                self._world.converge(desired)
+                self._world.converge(desired, tls)
                 return goal
-            self._apply(desired.having(live=goal, previous=None, canary=None, share=0.0, rolled_back=True))
+            self._apply(desired.having(live=goal, previous=None, canary=None, share=0.0, rolled_back=True), tls)
             return goal
 
     def abort(self) -> None:
-        """Takes the canary out of the traffic, then stops its servers. Nothing happens without one."""
+        """Takes the canary out of the traffic, then stops its servers. Nothing happens without one. Certificates that
+        can not be read do not hold it up."""
         with self._locked() as desired:
-            self._apply(desired.having(canary=None, share=0.0))
+            self._apply(desired.having(canary=None, share=0.0), self._world.certificates_at_hand())
 
     def attend(self, seconds: float) -> None:
         """Somebody looks after the canary. If nobody says so again within `seconds`, a process beside the router gives
@@ -255,7 +257,7 @@ class LocalTarget:
             ServiceError: the router can not be started.
         """
         with self._locked() as desired:
-            self._world.converge(desired)
+            self._world.converge(desired, self._world.certificates() if desired.versions else None)
 
     def reload(self) -> None:
         """Starts servers of all versions with these settings beside those that run, gives them the traffic, and ends
@@ -274,13 +276,7 @@ class LocalTarget:
             after = before.having(versions=anew)
             if self._port:
                 after = after.model_copy(update={"port": self._port})
-            self._folder.write(after)
-            try:
-                self._world.converge(after)
-            except MlcicdError:
-                self._folder.write(before)
-                self._world.converge(before)
-                raise
+            self._replace(before, after, self._world.certificates())
             self._watchdog.retell(self._arguments())
 
     def heal(self, still: Callable[[], bool]) -> None:
@@ -296,13 +292,14 @@ class LocalTarget:
         with locked(self._folder.lock):
             desired = self._read() if still() else None
             if desired is not None and desired.versions:
-                self._world.converge(desired)
+                self._world.converge(desired, self._world.certificates())
 
     def stop(self) -> None:
         """Stops every process, after the requests in flight, and forgets the versions. Logs and the port
         stay."""
         with self._locked() as desired:
-            self._apply(Desired(environment=desired.environment, port=desired.port, generation=desired.generation))
+            nothing = Desired(environment=desired.environment, port=desired.port, generation=desired.generation)
+            self._apply(nothing, None)
 
     # --- what one sees
 
@@ -356,9 +353,27 @@ class LocalTarget:
         own = {"environment": self.environment, "port": 0, "supervise": self._supervise}
         return {**own, **asdict(self._settings), **asdict(self._endpoint.kept())}
 
-    def _apply(self, desired: Desired) -> None:
+    def _replace(self, before: Desired, after: Desired, tls: Tls | None) -> None:
+        """One state after another, or the first again. The router hears of it when all its servers are up."""
+        had = self._world.certificates_in_force()
+        self._folder.write(after)
+        try:
+            self._world.start(after)
+        except MlcicdError:
+            # Not wanted any more: otherwise every later call would try, and fail, to start it again.
+            self._folder.write(before)
+            self._world.withdraw(after, before)
+            raise
+        try:
+            self._world.converge(after, tls)
+        except MlcicdError:
+            self._folder.write(before)
+            self._world.converge(before, had)
+            raise
+
+    def _apply(self, desired: Desired, tls: Tls | None) -> None:
         self._folder.write(desired)
-        self._world.converge(desired)
+        self._world.converge(desired, tls)
         if desired.share == 0 and not desired.mirror:
             self._watchdog.stop()
 

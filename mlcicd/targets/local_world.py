@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mlcicd.core.digests import digest_tree
-from mlcicd.core.errors import ConfigError, ServiceError
+from mlcicd.core.errors import ConfigError, MlcicdError, ServiceError
 from mlcicd.targets.base import Counters, ModelVersion, ProcessStatus
 from mlcicd.targets.failures import commonest_failure
 from mlcicd.targets.local_copies import copy_verified
@@ -58,11 +58,32 @@ class LocalWorld:
         self._servers = Servers(folder, settings)
         self._router = LocalRouter(folder)
 
-    def converge(self, desired: Desired) -> None:
+    def start(self, desired: Desired) -> None:
+        """Starts the servers of a state, and sends them nothing.
+
+        Raises:
+            CommandFailed, ServiceError: one does not start. Those that have started go on.
+        """
+        _, failures = self._servers.ensure(list(desired.versions.values()))
+        for error in failures.values():
+            raise error
+
+    def withdraw(self, after: Desired, before: Desired) -> None:
+        """Stops what only the first state has, to which no request was sent, and forgets its copies. Nothing else is
+        touched."""
+        had = self._servers.slots(before.versions.values())
+        self._servers.stop([slot for slot in self._servers.slots(after.versions.values()) if slot not in had])
+        self._forget_models(before)
+
+    def converge(self, desired: Desired, tls: Tls | None) -> None:
         """Moves reality to a state, in an order in which no request meets a server that is not ready.
 
         Servers, then clusters, then weights; and backwards for what is not wanted: weights, requests in
         flight, clusters, servers.
+
+        Args:
+            tls: the certificates of the endpoint. Whoever writes a state down reads them before: one that can not be
+                reached for want of a file would be told as what is.
         """
         if not desired.versions:
             self._router.stop(drain_s=self._settings.drain_s)
@@ -70,18 +91,19 @@ class LocalWorld:
             self._forget_models(desired)
             return
         ports, failures = self._servers.ensure(list(desired.versions.values()))
-        if desired.live in failures:
+        if desired.live in failures and desired.live not in ports:
             # The routes stay as they are: whatever serves now goes on serving.
             raise failures[desired.live]
         settings = RouterSettings(
             host=self._endpoint.host,
             port=desired.port,
             request_timeout_s=self._settings.request_timeout_s,
-            tls=self._certificates(),
+            tls=tls,
             sticky_header=self._endpoint.sticky_header,
             sticky_cookie=self._endpoint.sticky_cookie,
         )
-        canary = desired.canary if desired.canary in ports else None
+        # The live version goes on with the servers it has; a canary is judged with all of its own, or not at all.
+        canary = desired.canary if desired.canary in ports and desired.canary not in failures else None
         if canary and desired.mirror is not None:
             # Kept when the mirror ends: its counters are that cluster's.
             ports = {**ports, mirrored(canary): ports[canary]}
@@ -147,6 +169,10 @@ class LocalWorld:
         if outdated:
             which = f"version {', '.join(outdated)}"
             found.append(f"the servers of {which} were started with other settings: `mlcicd reload` renews them")
+        try:
+            self.certificates()
+        except MlcicdError as error:
+            found.append(f"{error.one_line()}: the endpoint keeps the certificates it has")
         return tuple(found)
 
     def wanted(self, desired: Desired) -> dict[str, Process | None]:
@@ -183,11 +209,28 @@ class LocalWorld:
         """What the version's model raises most often, from its servers' logs; empty when nothing is known."""
         return commonest_failure(self._servers.logs(deployed))
 
-    def _certificates(self) -> Tls | None:
+    def certificates(self) -> Tls | None:
+        """Those of the configuration; None where the endpoint has none.
+
+        Raises:
+            ConfigError, InputError: they can not be read, or are none.
+        """
         tls = self._endpoint.tls
         if tls is None:
             return None
         return self._router.tls() if tls == KEPT_TLS else read_tls(tls)
+
+    def certificates_in_force(self) -> Tls | None:
+        """Those that the router was given last; None where it has none."""
+        return self._router.tls()
+
+    def certificates_at_hand(self) -> Tls | None:
+        """Those of the configuration, or where they can not be read, those in force: a way back to what served well
+        depends on no file. :meth:`notices` says so."""
+        try:
+            return self.certificates()
+        except MlcicdError:
+            return self.certificates_in_force()
 
     def _forget_models(self, desired: Desired) -> None:
         kept = {self._servers.model_path(deployed) for deployed in desired.versions.values()}

@@ -108,7 +108,8 @@ class Servers:
         """Starts the servers that do not run and waits until all are ready or have failed.
 
         Returns:
-            The ports of the versions whose servers are all ready, and the error of each other version.
+            The ports of the servers that are ready, by version, and the error of each version that lacks one or more.
+            Those of its servers that are ready go on.
         """
         slots = self.slots(versions)
         failures: dict[str, MlcicdError] = {}
@@ -123,10 +124,11 @@ class Servers:
             else:
                 started[slot] = _Started(process, self._log(slot), 0)
         deadline = time.monotonic() + self._settings.ready_timeout_s
-        waiting = set(started)
+        waiting, up = set(started), set()
         while waiting:
             for slot in sorted(waiting, key=lambda slot: slot.key):
                 if self.ready(slot):
+                    up.add(slot)
                     waiting.discard(slot)
                 elif not started[slot].process.alive():
                     failures[slot.deployed.version] = _ended(slot, started[slot])
@@ -136,12 +138,12 @@ class Servers:
                     failures[slot.deployed.version] = self._too_slow(slot, started[slot])
                 waiting.clear()
             time.sleep(processes.POLL_S if waiting else 0)
-        # What is left of a version that failed holds memory and serves nobody.
-        processes.stop([s.process for slot, s in started.items() if slot.deployed.version in failures], grace_s=1.0)
+        # What does not answer by now only holds memory; one beside it that does may be what serves everybody.
+        processes.stop([found.process for slot, found in started.items() if slot not in up], grace_s=1.0)
         ports: dict[str, list[int]] = {}
         for slot in slots:
             port = self.port(slot)
-            if slot.deployed.version not in failures and port is not None:
+            if slot in up and port is not None:
                 ports.setdefault(slot.deployed.version, []).append(port)
         return ports, failures
 
@@ -189,6 +191,11 @@ class Servers:
             return False
         finally:
             connection.close()
+
+    def stop(self, slots: Sequence[Slot]) -> None:
+        """Stops the servers of slots that no request is sent to."""
+        running = [process for slot in slots if (process := self.process(slot)) is not None]
+        processes.stop(running, grace_s=1.0)
 
     def stop_except(self, slots: Sequence[Slot]) -> None:
         """Stops every server of the folder that has none of these slots, also those nobody wrote down."""

@@ -57,10 +57,14 @@ def read_tls(files: Mapping[str, str]) -> Tls:
 
 def _text(name: str, path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii")
+        text = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror or str(error) if isinstance(error, OSError) else "It is not PEM, which is text."
         raise InputError(f"tls.{name} can not be read", where=str(path), why=why) from error
+    if not text:
+        # A secret that is not set: without authorities everybody would be let in.
+        raise InputError(f"tls.{name} is an empty file", where=str(path), remedy="write PEM there, or leave it out")
+    return text
 
 
 def _check(made: Tls, files: Mapping[str, str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import signal
@@ -21,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import CommandFailed, ConfigError, InputError, ServiceError
-from mlcicd.evaluation import batch_spark
+from mlcicd.evaluation import batch, batch_spark
 from mlcicd.evaluation.batch import RUNNER, Batch, Job, Naming, Rows, predict_rows, stamp_of
 
 pytestmark = pytest.mark.slow
@@ -302,6 +304,47 @@ def test_a_table_that_is_written_after_its_digest_is_not_scored(place: Path, mod
     with pytest.raises(InputError, match="changed while it was read"):
         run(work, place)
     assert written(place) == []
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["the other is killed", "the other is faster"])
+def test_two_attempts_of_a_task_do_not_write_into_the_file_of_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    monkeypatch.syspath_prepend(str(RUNNER.parent))
+    runner = importlib.import_module("batch_runner")
+    part, own, other = tmp_path / "00000000.npy", np.arange(5.0), np.arange(3.0)
+    forced = []
+
+    def fsync(descriptor: int) -> None:
+        forced.append(descriptor)
+        if len(forced) == 2 and killed:
+            raise InterruptedError
+        if len(forced) == 1:
+            # The second attempt begins when the first has written, and has not yet given it its name.
+            with contextlib.suppress(InterruptedError):
+                runner.replaced(part, other)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    runner.replaced(part, own)
+    assert len(forced) == 2 and np.load(part).tolist() == own.tolist()
+
+
+def test_what_a_killed_command_had_begun_is_removed(place: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers(8).to_parquet(place / "rows.parquet")
+    work = job(place, models / "Sums.joblib", place / "rows.parquet")
+    seen = []
+
+    def killed(_job: Job, parts: Path, *_: object) -> None:
+        seen.append(sorted(part.name for part in parts.iterdir()))
+        for name in ("00000000.npy", "00000001.npy.f00.part"):
+            (parts / name).touch()
+        raise CommandFailed("killed")
+
+    monkeypatch.setattr(batch, "_run", killed)
+    for _ in range(2):
+        with pytest.raises(CommandFailed):
+            run(work, place)
+    assert seen == [[], ["00000000.npy"]]
 
 
 def test_the_parts_of_another_model_are_not_taken(place: Path, models: Path) -> None:

@@ -113,8 +113,9 @@ def _router(tmp_path):
         ({"certificate": "absent.crt"}, "tls.certificate can not be read"),
         ({"client_ca": "server.key"}, "tls.client_ca holds no certificate"),
         ({"client_ca": "binary"}, "tls.client_ca can not be read"),
+        ({"client_ca": "empty"}, "tls.client_ca is an empty file"),
     ],
-    ids=["another key", "a password", "absent", "no authority", "no text"],
+    ids=["another key", "a password", "absent", "no authority", "no text", "empty"],
 )
 def test_certificates_that_are_none_are_named_before_anything_starts(make_target, tmp_path, change, said):
     authority = Authority(tmp_path)
@@ -123,6 +124,7 @@ def test_certificates_that_are_none_are_named_before_anything_starts(make_target
     authority.issue("locked", password=b"hidden")
     shutil.copyfile(tmp_path / "locked.crt", tmp_path / "of-locked.crt")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "empty").touch()
     with pytest.raises(InputError, match=said) as told:
         read_tls({**files, **{name: str(tmp_path / file) for name, file in change.items()}})
     assert "PRIVATE" not in told.value.detail()
