@@ -88,6 +88,32 @@ def test_an_extra_that_comes_back_is_kept(kube):
     assert f"Secret/{NAME}" in kube.cluster.kinds()
 
 
+def test_another_version_of_the_same_kind_is_the_same_object(kube, monkeypatch):
+    """The cluster serves both versions, as an API server does: each lists what was applied as the other."""
+    plural = {"HorizontalPodAutoscaler": "horizontalpodautoscalers"}
+    monkeypatch.setitem(KINDS, "/apis/autoscaling/v1", plural)
+    monkeypatch.setitem(KINDS, "/apis/autoscaling/v2", plural)
+    handle = kube.cluster.handle
+    monkeypatch.setattr(
+        kube.cluster,
+        "handle",
+        lambda m, path, q, b: handle(m, path.replace("/autoscaling/v1/n", "/autoscaling/v2/n"), q, b),
+    )
+    extra = MONITOR.replace("Secret", "HorizontalPodAutoscaler")
+    _templates(kube, model_extra=extra.replace("v1", "autoscaling/v1") % "name")
+    kube.target(templates="own").deploy(model_version("1"))
+    kube.target(templates="own").promote("1")
+    name = f"HorizontalPodAutoscaler/{NAME}"
+    _templates(kube, model_extra=extra.replace("v1", "autoscaling/v2") % "name")
+    assert not any("to remove" in line for line in kube.target(templates="own").plan(model_version("2")))
+    kube.target(templates="own").deploy(model_version("2"))
+    assert name in kube.cluster.kinds()
+    # What no version of it gives any more still goes.
+    _templates(kube)
+    kube.target(templates="own").deploy(model_version("2"))
+    assert name not in kube.cluster.kinds()
+
+
 def test_a_kind_that_the_cluster_has_forgotten_is_no_obstacle(kube, monkeypatch):
     _with_extras(kube)
     _templates(kube)

@@ -82,10 +82,10 @@ class Cluster:
         versions = list(versions)
         given = self._rendered(versions)
         found = {_reference(one) for one in self._no_longer_given(versions, inventory)}
-        wanted = {_reference(one) for one in given}
+        wanted = {_identity(_reference(one)) for one in given}
         return Inventory(
             kinds=tuple(sorted({*inventory.kinds, *("/".join(kind) for kind in kinds_of(given))})),
-            surplus=tuple(sorted({*inventory.surplus, *found} - wanted)),
+            surplus=tuple(sorted(one for one in {*inventory.surplus, *found} if _identity(one) not in wanted)),
         )
 
     def remove(self, reference: str, still_surplus: Callable[[], bool]) -> None:
@@ -114,13 +114,13 @@ class Cluster:
         versions = list(versions)
         given = self._rendered(versions)
         names = {self._names.versioned(version.version) for version in versions}
-        kept = {_reference(one) for one in given} | {f"v1/ConfigMap/{self._names.name}"}
-        kept.add("/".join((*_ROUTE, self._names.name)))
+        own = (f"v1/ConfigMap/{self._names.name}", "/".join((*_ROUTE, self._names.name)))
+        kept = {_identity(reference) for reference in (*map(_reference, given), *own)}
         return [
             one
             for kind in self._kinds(kinds_of(given), inventory)
             for one in self._listed(kind)
-            if _labels(one).get(VERSION_LABEL) in {None, *names} and _reference(one) not in kept
+            if _labels(one).get(VERSION_LABEL) in {None, *names} and _identity(_reference(one)) not in kept
         ]
 
     def _kinds(self, given: Iterable[tuple[str, str]], inventory: Inventory) -> list[tuple[str, str]]:
@@ -355,6 +355,12 @@ class Cluster:
 
 def _reference(one: Object) -> str:
     return "/".join((one["apiVersion"], one["kind"], one["metadata"]["name"]))
+
+
+def _identity(reference: str) -> tuple[str, str, str]:
+    """(group, kind, name): the versions of a group are views of one and the same object."""
+    api_version, kind, name = reference.rsplit("/", 2)
+    return api_version.rpartition("/")[0], kind, name
 
 
 def _labels(one: Object) -> dict[str, str]:
