@@ -17,6 +17,7 @@ from mlcicd.core.errors import ConfigError, InputError, ServiceError
 from mlcicd.rollout.asked import Answer, Asked
 from mlcicd.rollout.state import Phase, RolloutState
 from mlcicd.rollout.store import FileCell, Store
+from mlcicd.rollout.traffic import Overtaken
 from mlcicd.stages.canary_asked import Subject
 from mlcicd.stages.canary_serve import Endpoint, make_server
 from mlcicd.targets.kubernetes.controllers import ControllerManifests, Judgement
@@ -168,13 +169,32 @@ def test_argo_pauses_where_a_person_has_to_decide(tmp_path, said):
 
 def test_what_the_registry_refuses_is_aborted_with_all_the_traffic(tmp_path, said):
     cluster = Cluster(tmp_path)
-    cluster.ledger.refuses = ServiceError("somebody else promoted another version")
+    cluster.ledger.refuses = Overtaken("somebody else promoted another version")
     with serving(cluster, said, TOKEN) as url:
         ended, one = roll_out(cluster, url)
     assert ended == "Degraded"
     assert cluster.moves == [*PERCENTS, 100, 0]
     assert one.measured[-1][1]["reason"].startswith("the registry refused it")
     assert cluster.ledger.disk.read()["back"] == "2"
+
+
+def test_a_registry_that_is_away_at_the_end_has_refused_nothing(tmp_path, said):
+    cluster = Cluster(tmp_path)
+    tell, answers = cluster.ledger.promoted, iter([503, 503])
+
+    def promoted(version):
+        if next(answers, 200) == 503:
+            assert cluster.state().phase is Phase.PROMOTING
+            raise ServiceError("the registry is away")
+        tell(version)
+
+    cluster.ledger.promoted = promoted
+    with serving(cluster, said, TOKEN) as url:
+        ended, one = roll_out(cluster, url)
+    assert [status for status, _ in one.measured[-3:]] == [503, 503, 200]
+    assert ended == "Healthy" and cluster.moves == [*PERCENTS, 100]
+    assert cluster.ledger.disk.read() == {"champion": "2"}
+    assert (cluster.state().phase, cluster.state().outcome) == (Phase.DONE, "promote")
 
 
 def test_a_judge_that_can_not_judge_is_an_error_and_no_verdict(tmp_path, said):
