@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 from collections.abc import Iterator
@@ -406,6 +407,18 @@ def test_what_makes_no_sense_is_refused_and_says_why(tmp_path, said, method, pat
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]
     assert not (tmp_path / "rollout.json").exists()
+
+
+def test_an_address_and_a_length_that_are_none_are_answered(tmp_path, said):
+    with serving(Cluster(tmp_path), said) as url:
+        for target, length, status in (("HTTP://[x/", "0", 400), ("/health", "\N{SUPERSCRIPT TWO}", 413)):
+            connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+            connection.putrequest("GET", target)
+            connection.putheader("content-length", length)
+            connection.endheaders()
+            answer = connection.getresponse()
+            assert answer.status == status and json.loads(answer.read())["error"]
+            connection.close()
 
 
 def test_a_defect_is_told_in_the_log_and_not_to_the_caller(tmp_path, said):
