@@ -94,7 +94,8 @@ def count_categories(source: Source, name: str, longest: int) -> dict[str, int]:
         InputError: the data can not be read.
     """
     # Grouped as it stands first: the engine groups the entries of a dictionary, but not what is computed from them.
-    groups = f"SELECT {quote(name)} AS value, count(*) AS n FROM data WHERE {quote(name)} IS NOT NULL GROUP BY value"
+    # By its place: the name of an alias may be that of a column.
+    groups = f"SELECT {quote(name)} AS value, count(*) AS n FROM data WHERE {quote(name)} IS NOT NULL GROUP BY 1"
     text = f"left(CAST(value AS VARCHAR), {longest})"
     return {str(t): int(n) for t, n in source.fetch(f"SELECT {text} AS t, sum(n) FROM ({groups}) GROUP BY t")}
 

@@ -3,7 +3,7 @@
 Confident learning (Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", Journal
 of Artificial Intelligence Research 70, 2021): class j's threshold is the mean probability that the rows labelled j give
 it, and a row counts for the class that is most probable among those whose threshold it reaches (their equations 2 and
-1). Here a row is suspicious when that is another class than its label *and* its label has less than a seventh of what
+1). Here a row is suspicious when that is another class than its label *and* its label has less than 15 % of what
 rows with this label usually give it. The second condition is ours: without it, half of what is hard to tell would be
 suspicious.
 """

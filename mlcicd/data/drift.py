@@ -218,8 +218,9 @@ def _interval(reference: NDArray[np.float64], current: NDArray[np.float64]) -> t
 
     # Seeded: the same data must give the same verdict.
     random = np.random.default_rng(20_240_101)
-    n, m = int(reference.sum()), int(current.sum())
-    p, q = reference / n, current / m
+    # Counts of divided cells are no whole numbers.
+    p, q = reference / reference.sum(), current / current.sum()
+    n, m = round(float(reference.sum())), round(float(current.sum()))
     draws = distances.js_divergence(random.multinomial(n, p, _DRAWS) / n, random.multinomial(m, q, _DRAWS) / m)
     estimate = float(distances.js_divergence(p, q))
     tail = (1 - CONFIDENCE) / 2

@@ -72,8 +72,9 @@ def duplicate_examples(source: Source, rule: UniqueRule, schema: TableSchema) ->
     shown = ", ".join(_cell(column, schema) for column in rule.columns)
     whole = " AND ".join(f"{name} IS NOT NULL" for name in names)
     rows = source.fetch(
-        f"SELECT [{shown}], n FROM (SELECT {', '.join(names)}, count(*) AS n FROM data WHERE {whole} "
-        f"GROUP BY ALL HAVING count(*) > 1) ORDER BY n DESC, {', '.join(names)} LIMIT {SHOWN_ROWS}"
+        f"SELECT [{shown}], __mlcicd_rows FROM (SELECT {', '.join(names)}, count(*) AS __mlcicd_rows FROM data "
+        f"WHERE {whole} GROUP BY ALL HAVING count(*) > 1) "
+        f"ORDER BY __mlcicd_rows DESC, {', '.join(names)} LIMIT {SHOWN_ROWS}"
     )
     return [{"values": dict(zip(rule.columns, values, strict=True)), "rows": int(n)} for values, n in rows]
 

@@ -169,14 +169,15 @@ def _read(train: Source, target: str, features: Sequence[str], sample: int, grou
     import numpy as np
 
     kept = max(min(sample, _CELLS // (len(features) + 1)), _FEWEST_ROWS)
-    below = min(1.0, (kept + 6 * kept**0.5) / max(train.rows, 1)) * 2.0**64
-    some = "" if below >= 2.0**64 else f" AND h < {int(below)}"
     together = quote(group) if group else ", ".join(map(quote, features))
     values = ", ".join(f"{_value(train, name)} AS c{place}" for place, name in enumerate(features))
     label = quote(target)
     labelled = f"{label} IS NOT NULL" + (f" AND NOT isnan({label})" if _is_float(train, target) else "")
+    (known,) = train.fetch(f"SELECT count_if({labelled}) FROM data")[0]
+    below = min(1.0, (kept + 6 * kept**0.5) / max(int(known or 0), 1)) * 2.0**64
+    some = "" if below >= 2.0**64 else f" AND h < {int(below)}"
     query = (
-        f"SELECT * FROM (SELECT row_number() OVER () AS n, hash(n) AS h, {labelled} AS labelled, "
+        f"SELECT * FROM (SELECT row_number() OVER () AS __mlcicd_row, hash(__mlcicd_row) AS h, {labelled} AS labelled, "
         f"CAST({label} AS VARCHAR) AS label, CAST(hash({together}) % {FOLDS} AS BIGINT) AS fold, {values} FROM data) "
         f"WHERE labelled{some} ORDER BY h LIMIT {kept}"
     )
@@ -188,7 +189,7 @@ def _read(train: Source, target: str, features: Sequence[str], sample: int, grou
         for place, of_text in enumerate(categorical)
     ]
     return _Rows(
-        found["n"].astype(np.int64),
+        found["__mlcicd_row"].astype(np.int64),
         np.asarray(found["label"]).astype(str),
         found["fold"].astype(np.int64),
         np.stack(columns, axis=1),
@@ -258,7 +259,8 @@ def _examples(
     read = {
         int(n): texts
         for n, *texts in train.fetch(
-            f"SELECT n, {cells} FROM (SELECT *, row_number() OVER () AS n FROM data) WHERE n IN ({numbers})"
+            f"SELECT __mlcicd_row, {cells} FROM (SELECT *, row_number() OVER () AS __mlcicd_row FROM data) "
+            f"WHERE __mlcicd_row IN ({numbers})"
         )
     }
     return [

@@ -115,10 +115,10 @@ class EmbeddedPair:
         else:
             value = f"epoch(TRY_CAST(CAST({column} AS VARCHAR) AS TIMESTAMP))"
         end, start, late, total, unknown = self._fetch(
-            f"WITH border AS (SELECT max({value}) AS last, "
-            f"count(*) FILTER (WHERE {value} IS NULL) AS unknown FROM train) "
-            f"SELECT any_value(last), min({value}), count(*) FILTER (WHERE {value} <= last), count(*), "
-            f"any_value(unknown) + count(*) FILTER (WHERE {value} IS NULL) FROM holdout, border"
+            f"WITH border AS (SELECT max({value}) AS __mlcicd_last, "
+            f"count(*) FILTER (WHERE {value} IS NULL) AS __mlcicd_unknown FROM train) "
+            f"SELECT any_value(__mlcicd_last), min({value}), count(*) FILTER (WHERE {value} <= __mlcicd_last), "
+            f"count(*), any_value(__mlcicd_unknown) + count(*) FILTER (WHERE {value} IS NULL) FROM holdout, border"
         )
         return TimeOrder(end, start, int(late), int(total), int(unknown), not kinds <= set(NUMBERS))
 

@@ -195,7 +195,8 @@ def _interval(problem: Problem, contributions: Floats, value: float) -> Interval
 
 def _unevenness(differences: Floats, codes: Ints, rows: NDArray[np.int64]) -> float:
     """Cochran's Q of the parts' means, by Wilson and Hilferty's transformation of chi squared to a normal quantile."""
-    told = rows >= 2
+    # A variance of a few rows would tell of unevenness by itself.
+    told = rows >= _FEWEST_ROWS
     if told.sum() < 2:
         return -math.inf
     mean = np.bincount(codes, weights=differences, minlength=rows.size)[told] / rows[told]

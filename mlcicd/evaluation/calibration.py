@@ -139,7 +139,7 @@ class CalibrationError:
         # Less than a calibrated model's own chance gives is luck, and no proof of anything smaller.
         chance = float(np.median(self.sums[0]))
         high = np.interp(max(self.seen, chance), np.maximum.accumulate(least), self.sizes)
-        return min(float(low), self.estimate), max(float(high), self.estimate)
+        return min(float(low), self.estimate), min(max(float(high), self.estimate), 1.0)
 
 
 def calibration_error(

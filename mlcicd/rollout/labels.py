@@ -127,7 +127,7 @@ def promotion_line(t: float) -> dict[str, Any]:
 
 def is_promotion(value: object) -> bool:
     """Whether a parsed line says when the canary was promoted."""
-    return isinstance(value, Mapping) and "promoted" in value
+    return isinstance(value, Mapping) and set(value) == {"t", "promoted"}
 
 
 def read_promotion(path: Path) -> float | None:
@@ -197,7 +197,7 @@ def _parsed(line: str, where: str) -> Any:
 
 def _promotion_time(value: Mapping[str, Any], where: str) -> float:
     t = value.get("t")
-    if set(value) != {"t", "promoted"} or value["promoted"] is not True or not _is_finite(t):
+    if value["promoted"] is not True or not _is_finite(t):
         raise InputError(
             "this line does not say when the canary was promoted",
             where=where,

@@ -124,6 +124,15 @@ def data_path(record: Record, kind: str) -> Path:
     return path
 
 
+def sensitive_columns(project: Project) -> list[str]:
+    """Columns whose values the schema wants hidden."""
+    from mlcicd.data.schema import load_schema
+
+    name = project.config.data.schema_file
+    schema = load_schema(project.path(name, ("data", "schema"))) if name else None
+    return [column for column, rules in schema.columns.items() if rules.sensitive] if schema else []
+
+
 def digest_of(record: Record, kind: str, name: str) -> str:
     return next(s.digest for s in record.subjects if s.kind == kind and s.name == name)
 

@@ -39,19 +39,18 @@ def add_seed_noise(
     siblings = _siblings(record, candidate)
     if not siblings or not told:
         return
+    values = {result.name: [result.candidate] for result in told}
     try:
-        answered = _answers(record, registry, holdout, siblings, len(y))
+        for predictions in _answers(record, registry, holdout, siblings, len(y)):
+            found = estimate(
+                record.project.config.model.task, list(values), y, predictions, sample_weight=rows.weight,
+                resamples=100, structure=rows.structure,
+            )  # fmt: skip
+            for result in found:
+                values[result.name].append(result.candidate)
     except MlcicdError as error:
         record.checks.append(_not_asked(error))
         return
-    values = {result.name: [result.candidate] for result in told}
-    for predictions in answered:
-        found = estimate(
-            record.project.config.model.task, list(values), y, predictions, sample_weight=rows.weight, resamples=100,
-            structure=rows.structure,
-        )  # fmt: skip
-        for result in found:
-            values[result.name].append(result.candidate)
     confidence = record.project.config.evaluate.confidence
     bands = {name: seed_noise(each, confidence) for name, each in values.items()}
     known = {name: band for name, band in bands.items() if band is not None}

@@ -16,6 +16,7 @@ from mlcicd.evaluation.flips import flips
 from mlcicd.evaluation.predictions import Predictions, prepare
 from mlcicd.evaluation.weakest import WeakSlice, weakest_slices
 from mlcicd.report.quantities import number
+from mlcicd.stages.common import sensitive_columns
 from mlcicd.stages.evaluate_metrics import Rows
 from mlcicd.stages.record import Record
 
@@ -39,7 +40,8 @@ def add_insight(
         record.checks += _flips(config.model.task, y, candidate, champion)
     if not 0 < len(y) <= _ROWS:
         return
-    left_out = {config.data.target, *config.data.ignore}
+    # Values of columns stand in these findings.
+    left_out = {config.data.target, *config.data.ignore, *sensitive_columns(record.project)}
     names = [name for name in holdout.columns if name not in left_out]
     record.progress.step("looking for the weakest slices")
     features = {name: column(holdout, name) for name in names if _plain(holdout.columns[name])}

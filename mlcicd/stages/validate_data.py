@@ -14,7 +14,7 @@ from mlcicd.core.yaml_lines import nearest
 from mlcicd.data.leakage import leakage_checks
 from mlcicd.data.profile import Profile, profile
 from mlcicd.data.source import Source, open_source, quote
-from mlcicd.stages.common import data_path, prepare_data, registry_of
+from mlcicd.stages.common import data_path, prepare_data, registry_of, sensitive_columns
 from mlcicd.stages.data_checks import further_checks
 from mlcicd.stages.drifting import drift_findings, with_rows_and_slices
 from mlcicd.stages.record import Record, stage
@@ -187,15 +187,6 @@ def _features(project: Project, source: Source) -> list[str]:
     return [column for column in source.columns if column not in left_out]
 
 
-def _sensitive(project: Project) -> list[str]:
-    """Columns whose values the schema wants hidden: the profile keeps hashes of them."""
-    from mlcicd.data.schema import load_schema
-
-    name = project.config.data.schema_file
-    schema = load_schema(project.path(name, ("data", "schema"))) if name else None
-    return [column for column, rules in schema.columns.items() if rules.sensitive] if schema else []
-
-
 def _store_profile(record: Record, train: Source) -> Profile:
     """Keeps the profile of the training data: it is stored with the model, and is what later data is held against."""
     project = record.project
@@ -207,7 +198,7 @@ def _store_profile(record: Record, train: Source) -> Profile:
         train,
         columns=[c for c in train.columns if c not in ignored],
         target=project.config.data.target,
-        sensitive=_sensitive(project),
+        sensitive=sensitive_columns(project),
     )
     made = with_rows_and_slices(made, train, asked.drift)
     path = project.state / "evidence" / "profile.json"

@@ -28,7 +28,7 @@ from mlcicd.data.distances import (
 from mlcicd.data.drift import DriftResult, drift, drift_checks
 from mlcicd.data.figures import drift_figures
 from mlcicd.data.histogram import FINE_BITS, Histogram, centres
-from mlcicd.data.profile import Profile, profile
+from mlcicd.data.profile import ColumnProfile, Profile, profile
 from mlcicd.data.source import Source, open_source
 
 ROWS = 40_000
@@ -344,3 +344,20 @@ def test_empty_null_and_retyped_columns_never_pass(tmp_path: Path) -> None:
         assert [c.status for c in drift_checks(drift(reference, current), max=0.5)] == ["failed", "failed"]
     both = drift(profile(nulls), nulls)
     assert all(r.problem == "" and r.js is None for r in both)
+
+
+def test_counts_of_divided_cells_that_are_no_whole_numbers_are_drawn_from() -> None:
+    # The data moved away from the last bins; as whole numbers the shares would have summed to more than 1.
+    random = np.random.default_rng(480)
+    before, now = random.integers(1, 100, 300), random.integers(1, 100, 300)
+    now[280:] = 0
+
+    def made(counts: Any) -> Profile:
+        cells = {130_000 + place: int(n) for place, n in enumerate(counts) if n}
+        n = int(counts.sum())
+        column = ColumnProfile("numeric", n, 0, mean=0.0, deviation=1.0, histogram=Histogram(7, cells))
+        return Profile(n, {"x": column}, None, frozenset())
+
+    (result,) = drift(made(before), made(now))
+    assert result.interval is not None
+    assert result.interval[0] <= result.js <= result.interval[1]

@@ -164,3 +164,11 @@ def test_suspicion_agrees_with_the_rule_said_plainly(rows: list[tuple[int, tuple
         expected = p[label] > 0 and likely != label and p[label] < 0.15 * usual[label]
         assert found.suspicious[i] == expected
         assert found.likely[i] == (likely if expected else label)
+
+
+def test_few_labels_among_many_rows_are_read_in_full(tmp_path: Path) -> None:
+    random, columns = numbers(3, rows=20_000)
+    label = np.where(columns["x0"] > 0, "a", "b").astype(object)
+    label[random.random(20_000) > 0.05] = None
+    check = looked_at(table(tmp_path / "t.parquet", {**columns, "y": pa.array(label)}), sample=500)
+    assert check.details["checked"] == 500

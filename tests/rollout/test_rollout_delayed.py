@@ -474,12 +474,17 @@ def test_a_line_that_says_when_the_canary_was_promoted(tmp_path):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_promotion(path) == 10.5
     assert ([w.t for w in read_file(path)], [c.t for c in read_cohorts(path, 10.0)]) == ([0.0], [0.0])
-    for wrong in ('{"promoted": true}', '{"t": "x", "promoted": true}', '{"t": 1, "promoted": 1}', '{"promoted"'):
+    for wrong in ('{"t": "x", "promoted": true}', '{"t": 1, "promoted": 1}', '{"promoted"'):
         path.write_text(wrong + "\n")
         for read in (read_promotion, lambda p: read_cohorts(p, 10.0)):
             with pytest.raises(InputError, match=r"promoted|not JSON") as error:
                 read(path)
             assert error.value.where == f"{path}:1"
+    # A window with a key of this name is a window with a wrong key.
+    for other in ({"promoted": True}, {**window(0).to_json(), "promoted": False}):
+        path.write_text(json.dumps(other) + "\n")
+        with pytest.raises(InputError):
+            list(read_file(path))
 
 
 def test_simulated_outcomes_come_late_too():

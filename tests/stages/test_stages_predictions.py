@@ -33,7 +33,7 @@ def judged(
     (root / "mlcicd.yaml").write_text("version: 1\n" + config)
     (root / ".gitignore").write_text(".mlcicd/\n")
     git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message", "first")
+    git(root, "commit", "--quiet", "--allow-empty", "--message", "first")
     verdict = evaluate(project_at(root), predictions="candidate.csv", champion_predictions="champion.csv")
     assert verdict.status is not Status.ERROR, (verdict.summary, verdict.details.get("error"))
     assert [s.name for s in verdict.subjects if s.kind == "predictions"] == ["candidate", "champion"]
@@ -215,3 +215,22 @@ def test_evaluate_before_train_says_what_to_run(repository: Path) -> None:
     assert "there is no model to evaluate: `mlcicd train` has not run here" in done.output
     assert "run `mlcicd train` first" in done.output
     assert "--predictions FILE" in done.output
+
+
+def test_values_of_a_sensitive_column_stand_nowhere_in_an_evaluation(repository: Path) -> None:
+    draw = random.Random(5)
+    rows, good, bad = [], [], []
+    for row in range(400):
+        diagnosis, y = draw.choice(["plague", "gout"]), draw.gauss(0, 1)
+        rows.append({"id": str(row), "diagnosis": diagnosis, "ward": draw.choice("AB"), "y": f"{y:.4f}"})
+        good.append({"id": str(row), "prediction": f"{y + draw.gauss(0, 0.2):.4f}"})
+        # The candidate is worse for one diagnosis alone.
+        bad.append({"id": str(row), "prediction": f"{y + draw.gauss(0, 2.0 if diagnosis == 'plague' else 0.2):.4f}"})
+    columns = "{y: {type: float}, diagnosis: {type: string SENSITIVE}}"
+    config = MINIMAL.partition("\n")[2].replace("target: y}", "target: y, ignore: [id], schema: schema.yaml}")
+    for sensitive in (False, True):
+        hidden = ", sensitive: true" if sensitive else ""
+        (repository / "schema.yaml").write_text("version: 1\ncolumns: " + columns.replace(" SENSITIVE", hidden) + "\n")
+        verdict = judged(repository, config, rows, bad, good)
+        text = verdict.model_dump_json()
+        assert ("plague" in text) == ("diagnosis" in text) == (not sensitive)

@@ -19,6 +19,7 @@ from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.targets import local, processes, supervisor
 from mlcicd.targets.beside import Beside
 from mlcicd.targets.local import LocalTarget
+from mlcicd.targets.local_world import LocalWorld
 from mlcicd.targets.state import DeployedVersion, Desired, StateFolder
 from mlcicd.targets.supervisor import Patience
 
@@ -166,7 +167,7 @@ def test_nothing_is_healed_by_options_that_a_command_has_changed_since(monkeypat
     tell(1)
     healed: list[int] = []
     monkeypatch.setattr(LocalTarget, "wanted", lambda self: {"the router": None})
-    monkeypatch.setattr(LocalTarget, "_converge", lambda self, desired: healed.append(self._settings.threads))
+    monkeypatch.setattr(LocalWorld, "converge", lambda self, desired: healed.append(self._settings.threads))
     monkeypatch.setattr(time, "sleep", lambda seconds: tell(2) if changed else None)
 
     def enough(*_, **__):
