@@ -88,7 +88,8 @@ class Argo:
                 return "Successful"
             if sum(counts.values()) >= metric["count"]:
                 return "Inconclusive" if enough else "Successful"
-            self.wait(float(metric["interval"].removesuffix("s")))
+            # Where no interval is given, Argo measures again only after an error, ten seconds later.
+            self.wait(float(metric.get("interval", "10s").removesuffix("s")))
         raise AssertionError("the analysis never ended")
 
     def _measure(self, metric: Mapping[str, Any], arguments: Mapping[str, str]) -> str:

@@ -28,10 +28,14 @@ from mlcicd.registry.lock import Fenced, Lease, held
 from mlcicd.registry.recovery import ROLLED_BACK, Aliases, finish, in_order, mend, recover
 from mlcicd.registry.tracking import TAG, RegisteredVersion, Registry
 
-__all__ = ["ROLLED_BACK", "Origin", "Promotion", "promote", "restore_previous"]
+__all__ = ["ROLLED_BACK", "Origin", "Overtaken", "Promotion", "promote", "restore_previous"]
 
 # Late writes of fenced holders that are overwritten before one gives up.
 _SWITCHES = 5
+
+
+class Overtaken(ServiceError):
+    """The champion is another one than the evidence was measured against: nothing was moved, nor will be."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,9 @@ def promote(
         origin: who does it; recorded, too.
 
     Raises:
-        ServiceError: the champion is another one than the evidence was measured against; the lock was lost or is held
-            by another; or the registry does not answer. What was begun is then undone or finished by the next command.
+        Overtaken: the champion is another one than the evidence was measured against.
+        ServiceError: the lock was lost or is held by another, or the registry does not answer. What was begun is then
+            undone or finished by the next command.
         InputError: no such version.
     """
     aliases = Aliases(champion_alias, previous_alias)
@@ -148,7 +153,7 @@ def restore_previous(
 def _compare(champion: str, expected: str | None) -> None:
     """The comparison of compare-and-swap, made under the lock: nobody moves the champion after it."""
     if expected is not None and champion != expected:
-        raise ServiceError(
+        raise Overtaken(
             f"the champion is version {champion or 'none'}, and the evidence was measured against "
             f"version {expected or 'none'}",
             why="Somebody promoted another model in between.",

@@ -17,9 +17,9 @@ from mlcicd.core.errors import InputError, MlcicdError, ServiceError
 from mlcicd.rollout.decision import Action, Decision
 from mlcicd.rollout.labels import Cohort
 from mlcicd.rollout.sources import Source
-from mlcicd.rollout.state import Phase, Plan
+from mlcicd.rollout.state import Phase, Plan, RolloutState
 from mlcicd.rollout.store import Store
-from mlcicd.rollout.traffic import Ledger, Weights
+from mlcicd.rollout.traffic import Ledger, Overtaken, Weights
 from mlcicd.rollout.work import Ground, Journal, Outcome, Work
 
 # Longer than this without a question (in windows; at least so many seconds), and the weight may have been anything.
@@ -128,7 +128,10 @@ class Asked:
         """The controller has given the version all traffic: the ledger is told, if the judge had let it go so far.
 
         Repeated, it changes nothing. Where the ledger refuses, the rollout is over and has failed: traffic that the
-        registry does not know of has to go back.
+        registry does not know of has to go back. One that does not answer has refused nothing.
+
+        Raises:
+            ServiceError: the ledger does not answer; the next question tells it.
         """
         with self._store.hold() as hold:
             work = _Work(self._ground, hold)
@@ -136,6 +139,21 @@ class Asked:
             work.end()
             if work.state.active and work.may_advance(self._plan.shares[-1]):
                 work.make_champion()
+            return self._answered(work.outcome(), 1.0)
+
+    def settled(self, reason: str) -> Answered:
+        """The version is what it was to become, whoever made it so: there is nothing to judge any more.
+
+        Raises:
+            ServiceError: a promotion was begun here, and the ledger does not answer.
+        """
+        with self._store.hold() as hold:
+            work = _Work(self._ground, hold)
+            work.open(self._attempt)
+            if work.state.phase is Phase.PROMOTING:
+                work.end()
+            if (work.state.phase, work.state.outcome) != (Phase.DONE, Action.PROMOTE):
+                work.conclude(Phase.DONE, Action.PROMOTE, reason)
             return self._answered(work.outcome(), 1.0)
 
     def _answered(self, outcome: Outcome, share: float) -> Answered:
@@ -148,6 +166,27 @@ class Asked:
             return Answered(Answer.ADVANCE, "it has no traffic yet", outcome)
         go = share < 1.0 and _may_advance(decision, share, self._plan)
         return Answered(Answer.ADVANCE if go else Answer.WAIT, decision.reason, outcome)
+
+
+def withdraw(store: Store, version: str, reason: str, tell: Callable[[], None]) -> None:
+    """A promoted version was taken back by a person: whoever gives it traffic again is told that it has failed.
+
+    Args:
+        store: where its rollout is kept; one of another version is left as it is.
+        version: that was taken back.
+        reason: of the person; the answer to who asks about it again.
+        tell: tells the ledger, while nobody else works on the rollout.
+
+    Raises:
+        InputError: the state can not be read.
+        ServiceError: somebody else works on the rollout, or the ledger does not answer.
+    """
+    with store.hold() as hold:
+        tell()
+        state = None if hold.document is None else RolloutState.from_json(hold.document)
+        if state is not None and state.version == version:
+            over = state.having(phase=Phase.DONE, outcome=Action.ROLLBACK.value, reason=reason)
+            hold.save(over.having(intended=0.0, observed=0.0).to_json())
 
 
 class _Work(Work):
@@ -215,7 +254,8 @@ class _Work(Work):
             self.conclude(Phase.PROMOTING, Action.PROMOTE, self._judge.decision().reason)
         try:
             self._g.ledger.promoted(state.version)
-        except MlcicdError as error:
+        except (Overtaken, InputError) as error:
+            # Everything else may have been done or be done later: it stays to be told.
             self.conclude(Phase.TAKING_BACK, Action.ROLLBACK, f"the registry refused it: {error.one_line()}")
             return self.end()
         self.note(f"version {state.version} is promoted")

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from mlcicd.core.errors import ServiceError
+
+
+class Overtaken(ServiceError):
+    """The books are about another champion by now: asked again, they say the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -38,7 +44,12 @@ class Traffic(Protocol):
 class Ledger(Protocol):
     """Where the outcome is written for others (the model registry). Every method may be repeated."""
 
-    def promoted(self, version: str) -> None: ...
+    def promoted(self, version: str) -> None:
+        """It has all the traffic.
+
+        Raises:
+            Overtaken: somebody else promoted another version in between.
+        """
 
     def withdrawn(self, version: str, reason: str) -> None:
         """It had been promoted, and the version before it is live again."""

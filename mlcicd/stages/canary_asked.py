@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlcicd.config import Project
 from mlcicd.core.errors import ConfigError, InputError
@@ -12,7 +12,9 @@ from mlcicd.registry import RegisteredVersion
 from mlcicd.registry.approvals import standing_approval
 from mlcicd.registry.tracking import TAG
 from mlcicd.rollout.asked import Answer, Answered, Asked
+from mlcicd.rollout.decision import Action
 from mlcicd.rollout.notify import Event, Notification
+from mlcicd.rollout.state import Phase
 from mlcicd.stages.canary_ground import RegistryLedger, WindowFile, plan_of, store_of
 from mlcicd.stages.canary_sources import cohorts_of, router_counts_them, source_of, target_counts_them, teller
 from mlcicd.stages.common import registry_of
@@ -86,18 +88,49 @@ class Answers:
             InputError: there is no such version.
             ServiceError: the registry or the source of counts does not answer.
         """
-        candidate = self._candidate(subject)
-        asked = self._asked(subject, candidate)
-        objection = self._objection(candidate, subject)
-        return self._heard(subject, asked.fail(objection) if objection else asked.ask(share))
+        return self._heard(subject, self._answered(subject, lambda asked: asked.ask(share)))
 
     def promoted(self, subject: Subject) -> Answered:
-        """The version has all the traffic: makes it the champion, if it was let go so far."""
-        return self._heard(subject, self._asked(subject, self._candidate(subject)).promoted())
+        """The version has all the traffic: makes it the champion, if it was let go so far.
+
+        Raises:
+            InputError: there is no such version.
+            ServiceError: the registry does not answer; the next question tells it.
+        """
+        return self._heard(subject, self._answered(subject, Asked.promoted))
 
     def withdrawn(self, subject: Subject, reason: str) -> Answered:
         """The controller has taken the version back by itself."""
         return self._heard(subject, self._asked(subject, self._candidate(subject)).fail(reason))
+
+    def _answered(self, subject: Subject, question: Callable[[Asked], Answered]) -> Answered:
+        candidate = self._candidate(subject)
+        asked = self._asked(subject, candidate)
+        if self._champion(candidate) == candidate.version:
+            # Promoted before, or by a person; a controller goes back to the champion through here, too.
+            return asked.settled(f"version {candidate.version} is the registry's champion")
+        objection = self._objection(candidate, subject)
+        answered = asked.fail(objection) if objection else question(asked)
+        return self._still_so(answered, candidate)
+
+    def _still_so(self, answered: Answered, candidate: RegisteredVersion) -> Answered:
+        """A promotion that is written down holds no longer when the registry has gone back since."""
+        state = answered.outcome.state
+        if state.phase is not Phase.DONE or state.outcome != Action.PROMOTE:
+            return answered
+        champion = self._champion(candidate)
+        if champion in ("", candidate.version):
+            return answered
+        reason = f"version {candidate.version} was promoted before, and the champion is version {champion} by now"
+        return replace(answered, answer=Answer.FAIL, reason=reason)
+
+    def _champion(self, candidate: RegisteredVersion) -> str:
+        """The registry's champion where it has to have the traffic of this environment; empty: none, or elsewhere."""
+        if not self._where.production:
+            return ""
+        alias = self._project.config.register_.champion_alias
+        now = self._registry.version_at(candidate.name, alias)
+        return now.version if now is not None else ""
 
     def _candidate(self, subject: Subject) -> RegisteredVersion:
         candidate = self._registry.version(self._project.config.model.name, subject.version)
@@ -123,16 +156,15 @@ class Answers:
         config = self._project.config
         if self._where.production and config.deploy.mode == "delivery":
             standing = standing_approval(candidate, self._where.name)
-            if standing.revoked:
-                return f"version {candidate.version} may not have this traffic: {standing.why}"
+            if standing.approval is None:
+                who = f"version {candidate.version} may not have this traffic"
+                return f"{who}: a person must approve it, and {standing.why}"
         measured = candidate.tags.get(f"{TAG}measured_against", "")
         if measured != subject.champion:
             return f"version {candidate.version} was measured against version {measured or 'none'}"
-        if not self._where.production:
-            return ""
-        now = self._registry.version_at(candidate.name, config.register_.champion_alias)
-        if now is not None and now.version not in (subject.champion, candidate.version):
-            return f"the champion is version {now.version} by now"
+        champion = self._champion(candidate)
+        if champion not in ("", subject.champion, candidate.version):
+            return f"the champion is version {champion} by now"
         return ""
 
     def _heard(self, subject: Subject, answered: Answered) -> Answered:

@@ -11,6 +11,7 @@ from mlcicd.config import Project, seconds
 from mlcicd.config.canary import Canary, CanaryMetric
 from mlcicd.core.errors import InputError
 from mlcicd.core.files import write_atomic
+from mlcicd.registry import Overtaken as OtherChampion
 from mlcicd.registry import RegisteredVersion, Registry, promote, restore_previous
 from mlcicd.registry.tracking import TAG
 from mlcicd.rollout import Arm, GuardSpec, JudgeSpec, MetricSpec, Window
@@ -18,7 +19,7 @@ from mlcicd.rollout.labels import Cohort, promotion_line, read_cohorts, read_pro
 from mlcicd.rollout.sources.file import read_file
 from mlcicd.rollout.state import Phase, Plan, RolloutState
 from mlcicd.rollout.store import FileCell, Store, TagCell
-from mlcicd.rollout.traffic import Weights
+from mlcicd.rollout.traffic import Overtaken, Weights
 from mlcicd.stages.git_tags import tag_stage
 from mlcicd.stages.lineage import origin_of
 from mlcicd.stages.places import Place, state_folder
@@ -184,7 +185,9 @@ class RegistryLedger:
         self._origin = origin_of(project.environ)
 
     def promoted(self, version: str) -> None:
-        if self._where.production:
+        if not self._where.production:
+            return
+        try:
             promote(
                 self._registry,
                 self._candidate.name,
@@ -195,6 +198,8 @@ class RegistryLedger:
                 reason=f"promoted by the canary in {self._where.name}",
                 origin=self._origin,
             )
+        except OtherChampion as error:
+            raise Overtaken(error.what, where=error.where, why=error.why, remedy=error.remedy) from error
 
     def withdrawn(self, version: str, reason: str) -> None:
         rules, name = self._rules, self._candidate.name

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 import math
+import re
 import threading
 import traceback
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from mlcicd.rollout.asked import Answer, Answered
 from mlcicd.stages.canary_asked import Answers, Subject
 
 _LARGEST_BODY = 64 << 10
+# No more digits than any body could need, and ASCII's alone.
+_LENGTH = re.compile(r"[0-9]{1,9}")
 _SILENCE_S = 15.0
 _FLAGGER = "/v1/flagger/"
 
@@ -45,7 +48,10 @@ class Endpoint:
 
     def respond(self, method: str, target: str, authorization: str, body: bytes) -> Said:
         """Status code and document for a request."""
-        parts = urlsplit(target)
+        try:
+            parts = urlsplit(target)
+        except ValueError:
+            return 400, {"error": "the request's target is no address"}
         if parts.path == "/health":
             return 200, {"status": "ok", "environment": self._answers.environment}
         if self._token and not hmac.compare_digest(authorization.encode(), f"Bearer {self._token}".encode()):
@@ -178,7 +184,7 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
 
         def _serve(self) -> None:
             length = self.headers.get("content-length", "0")
-            if not length.isdigit() or int(length) > _LARGEST_BODY or "transfer-encoding" in self.headers:
+            if not _LENGTH.fullmatch(length) or int(length) > _LARGEST_BODY or "transfer-encoding" in self.headers:
                 self.close_connection = True
                 self._say(413, {"error": f"a body has at most {_LARGEST_BODY} bytes, and says how many"})
                 return

@@ -13,13 +13,14 @@ from mlcicd.core.verdict import Status, conclude
 from mlcicd.registry import RegisteredVersion
 from mlcicd.registry.approvals import standing_approval
 from mlcicd.registry.tracking import TAG
+from mlcicd.rollout.asked import withdraw
 from mlcicd.stages.canary_asked import Subject
-from mlcicd.stages.canary_ground import RegistryLedger
+from mlcicd.stages.canary_ground import RegistryLedger, store_of
 from mlcicd.stages.common import peak_memory, registry_of, version_evidence
 from mlcicd.stages.places import Place, place, version_to_deploy
 from mlcicd.stages.record import Record
 from mlcicd.stages.supply_signing import signature_checks
-from mlcicd.targets.base import ModelVersion
+from mlcicd.targets.base import ModelVersion, TargetStatus
 from mlcicd.targets.kubernetes import KubernetesTarget
 from mlcicd.targets.kubernetes.controllers import Controller, Judgement, written
 
@@ -143,6 +144,17 @@ def withdrawn(project: Project, *, environment: str = "", model_version: str, re
     """
     where, registry = place(project, environment), registry_of(project)
     version = registry.version(project.config.model.name, model_version)
-    RegistryLedger(project, registry, where, version).withdrawn(version.version, reason)
+    ledger = RegistryLedger(project, registry, where, version)
+
+    def tell() -> None:
+        ledger.withdrawn(version.version, reason)
+
+    measured = version.tags.get(f"{TAG}measured_against", "")
+    if measured:
+        # Where the judge keeps what it knows of this version: asked about it again, it must not let it through.
+        status = TargetStatus(where.name, "", measured, version.version, None, 0.0)
+        withdraw(store_of(project, registry, where, status), version.version, reason, tell)
+    else:
+        tell()
     champion = registry.version_at(version.name, project.config.register_.champion_alias)
     return champion.version if champion else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from mlcicd.core.errors import ConfigError, InputError, ServiceError
 from mlcicd.rollout.asked import Answer, Asked
 from mlcicd.rollout.state import Phase, RolloutState
 from mlcicd.rollout.store import FileCell, Store
+from mlcicd.rollout.traffic import Overtaken
 from mlcicd.stages.canary_asked import Subject
 from mlcicd.stages.canary_serve import Endpoint, make_server
 from mlcicd.targets.kubernetes.controllers import ControllerManifests, Judgement
@@ -168,13 +170,32 @@ def test_argo_pauses_where_a_person_has_to_decide(tmp_path, said):
 
 def test_what_the_registry_refuses_is_aborted_with_all_the_traffic(tmp_path, said):
     cluster = Cluster(tmp_path)
-    cluster.ledger.refuses = ServiceError("somebody else promoted another version")
+    cluster.ledger.refuses = Overtaken("somebody else promoted another version")
     with serving(cluster, said, TOKEN) as url:
         ended, one = roll_out(cluster, url)
     assert ended == "Degraded"
     assert cluster.moves == [*PERCENTS, 100, 0]
     assert one.measured[-1][1]["reason"].startswith("the registry refused it")
     assert cluster.ledger.disk.read()["back"] == "2"
+
+
+def test_a_registry_that_is_away_at_the_end_has_refused_nothing(tmp_path, said):
+    cluster = Cluster(tmp_path)
+    tell, answers = cluster.ledger.promoted, iter([503, 503])
+
+    def promoted(version):
+        if next(answers, 200) == 503:
+            assert cluster.state().phase is Phase.PROMOTING
+            raise ServiceError("the registry is away")
+        tell(version)
+
+    cluster.ledger.promoted = promoted
+    with serving(cluster, said, TOKEN) as url:
+        ended, one = roll_out(cluster, url)
+    assert [status for status, _ in one.measured[-3:]] == [503, 503, 200]
+    assert ended == "Healthy" and cluster.moves == [*PERCENTS, 100]
+    assert cluster.ledger.disk.read() == {"champion": "2"}
+    assert (cluster.state().phase, cluster.state().outcome) == (Phase.DONE, "promote")
 
 
 def test_a_judge_that_can_not_judge_is_an_error_and_no_verdict(tmp_path, said):
@@ -386,6 +407,18 @@ def test_what_makes_no_sense_is_refused_and_says_why(tmp_path, said, method, pat
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]
     assert not (tmp_path / "rollout.json").exists()
+
+
+def test_an_address_and_a_length_that_are_none_are_answered(tmp_path, said):
+    with serving(Cluster(tmp_path), said) as url:
+        for target, length, status in (("HTTP://[x/", "0", 400), ("/health", "\N{SUPERSCRIPT TWO}", 413)):
+            connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+            connection.putrequest("GET", target)
+            connection.putheader("content-length", length)
+            connection.endheaders()
+            answer = connection.getresponse()
+            assert answer.status == status and json.loads(answer.read())["error"]
+            connection.close()
 
 
 def test_a_defect_is_told_in_the_log_and_not_to_the_caller(tmp_path, said):

@@ -25,8 +25,9 @@ from mlcicd.cli import cli
 from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Status
 from mlcicd.registry.tracking import TAG
+from mlcicd.rollout.asked import Answer
 from mlcicd.stages import register
-from mlcicd.stages.canary_asked import Answers
+from mlcicd.stages.canary_asked import Answers, Subject
 from mlcicd.stages.canary_serve import Endpoint, make_server
 from mlcicd.stages.common import registry_of
 
@@ -142,7 +143,21 @@ def test_argo_is_given_a_version_asks_about_it_and_the_registry_follows(root: Pa
     assert registry.version("tiny", "2").tags[f"{TAG}canary"] == "rollback: too slow at night"
     again = CliRunner().invoke(cli, ["kubernetes", *back])
     assert again.output == "the champion is version 1\n", "told twice, it goes no further back"
+    _what_was_withdrawn_fails_until_it_is_the_champion_again(root)
     assert said[-1].startswith("version 2: promote:") and any("20.0% of the traffic" in line for line in said)
+
+
+def _what_was_withdrawn_fails_until_it_is_the_champion_again(root: Path) -> None:
+    """The same manifests, applied once more, are no new test; nor is a judge that was not told of the way back."""
+    registry, subject = registry_of(project_at(root)), Subject("2", "1")
+    answers = Answers(project_at(root), "", lambda _said: None)
+    for answered in (answers.ask(subject, 0.2), answers.promoted(subject)):
+        assert (answered.answer, answered.reason) == (Answer.FAIL, "too slow at night")
+    registry.set_alias("tiny", "champion", "2")
+    assert {answers.ask(subject, 0.2).answer, answers.promoted(subject).answer} == {Answer.ADVANCE}
+    registry.set_alias("tiny", "champion", "1")
+    for answered in (answers.ask(subject, 0.2), answers.promoted(subject)):
+        assert answered.answer is Answer.FAIL and "the champion is version 1 by now" in answered.reason
 
 
 def test_flagger_is_answered_by_the_weight_that_the_cluster_reports(
@@ -191,6 +206,12 @@ def test_what_may_not_go_there_is_not_written_and_not_let_on(root: Path, tmp_pat
     change(root / "mlcicd.yaml", "  mode: deployment", "  mode: delivery")
     refused = write(root, out, *ask)
     assert refused.exit_code != 0 and "a person must approve version 2 for production" in refused.output
+    answers = Answers(project_at(root), "", said.append)
+    for answered in (answers.ask(Subject("2", "1", "2"), 0.2), answers.promoted(Subject("2", "1", "3"))):
+        assert (
+            answered.answer is Answer.FAIL
+            and "version 2 may not have this traffic: a person must approve it, and nobody has" in answered.reason
+        )
     change(root / "mlcicd.yaml", "  source: file\n  windows: windows.jsonl", "  source: router")
     with pytest.raises(ConfigError, match="does not count requests"):
         Answers(project_at(root), "", said.append)

@@ -24,7 +24,7 @@ from mlcicd.rollout.store import FileCell, Store
 from mlcicd.stages.canary_ground import TargetTraffic
 from mlcicd.stages.canary_shadow import shadow
 from mlcicd.targets.base import Mirroring
-from mlcicd.targets.kubernetes import KubernetesTarget
+from mlcicd.targets.kubernetes import KubernetesTarget, manifests
 
 pytestmark = pytest.mark.slow
 WINDOW_S = 0.5
@@ -160,6 +160,22 @@ def test_a_cluster_that_would_copy_everything_copies_nothing(tmp_path):
         assert len(_copies(kube)) == 1
         target.abort()
         assert _copies(kube) == []
+
+
+def test_a_mirror_of_the_projects_own_is_the_clusters_to_complete(tmp_path):
+    with world(tmp_path) as kube:
+        package = Path(manifests.__file__).with_name("templates") / "route.yaml.j2"
+        theirs = "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: archive, port: 80}, percent: 5}}]"
+        (tmp_path / "own").mkdir()
+        (tmp_path / "own" / "route.yaml.j2").write_text(
+            package.read_text().replace("backendRefs:", f"{theirs}\n      backendRefs:")
+        )
+        # What comes back is not what was sent, as with the defaults of a CRD.
+        kube.cluster.no_parts = True
+        target = kube.target(templates="own")
+        target.deploy(model_version("1"))
+        target.promote("1")
+        assert kube.cluster.weights() == {service("1"): 100} and len(_copies(kube)) == 1
 
 
 @pytest.mark.parametrize(("failing", "action"), [(0.0, "continue"), (0.5, "rollback")], ids=["good", "bad"])

@@ -88,6 +88,32 @@ def test_an_extra_that_comes_back_is_kept(kube):
     assert f"Secret/{NAME}" in kube.cluster.kinds()
 
 
+def test_another_version_of_the_same_kind_is_the_same_object(kube, monkeypatch):
+    """The cluster serves both versions, as an API server does: each lists what was applied as the other."""
+    plural = {"HorizontalPodAutoscaler": "horizontalpodautoscalers"}
+    monkeypatch.setitem(KINDS, "/apis/autoscaling/v1", plural)
+    monkeypatch.setitem(KINDS, "/apis/autoscaling/v2", plural)
+    handle = kube.cluster.handle
+    monkeypatch.setattr(
+        kube.cluster,
+        "handle",
+        lambda m, path, q, b: handle(m, path.replace("/autoscaling/v1/n", "/autoscaling/v2/n"), q, b),
+    )
+    extra = MONITOR.replace("Secret", "HorizontalPodAutoscaler")
+    _templates(kube, model_extra=extra.replace("v1", "autoscaling/v1") % "name")
+    kube.target(templates="own").deploy(model_version("1"))
+    kube.target(templates="own").promote("1")
+    name = f"HorizontalPodAutoscaler/{NAME}"
+    _templates(kube, model_extra=extra.replace("v1", "autoscaling/v2") % "name")
+    assert not any("to remove" in line for line in kube.target(templates="own").plan(model_version("2")))
+    kube.target(templates="own").deploy(model_version("2"))
+    assert name in kube.cluster.kinds()
+    # What no version of it gives any more still goes.
+    _templates(kube)
+    kube.target(templates="own").deploy(model_version("2"))
+    assert name not in kube.cluster.kinds()
+
+
 def test_a_kind_that_the_cluster_has_forgotten_is_no_obstacle(kube, monkeypatch):
     _with_extras(kube)
     _templates(kube)
@@ -97,6 +123,45 @@ def test_a_kind_that_the_cluster_has_forgotten_is_no_obstacle(kube, monkeypatch)
     kube.target(templates="own").deploy(model_version("2"))
     kube.target(templates="own").stop()
     assert kube.cluster.kinds() == []
+
+
+def _forbid(kube: World, *methods: str) -> None:
+    kube.cluster.faults = lambda _n, method, path: "403" if "/secrets" in path and method in methods else None
+
+
+def test_a_kind_of_the_past_needs_no_permission_once_nothing_of_it_is_left(kube):
+    _with_extras(kube)
+    _templates(kube)
+    kube.target(templates="own").deploy(model_version("2"))
+    kube.target(templates="own").reconcile()
+    _forbid(kube, "GET", "DELETE")
+    kube.target(templates="own").set_share("2", 0.25)
+    kube.target(templates="own").promote("2")
+    assert kube.cluster.weights() == {service("2"): 100}
+    kube.target(templates="own").stop()
+    assert kube.cluster.kinds() == []
+
+
+def test_a_clean_up_that_fails_gives_a_bad_canary_no_traffic_again(kube):
+    _with_extras(kube)
+    target = kube.target(templates="own")
+    target.deploy(model_version("2"))
+    target.set_share("2", 0.25)
+    _forbid(kube, "DELETE")
+    _templates(kube)
+    with pytest.raises(ServiceError, match="could not be removed"):
+        kube.target(templates="own").reconcile()
+    with pytest.raises(ServiceError, match="could not be removed"):
+        kube.target(templates="own").set_share("2", 0.0)
+    assert kube.cluster.weights().get(service("2"), 0) == 0
+    assert kube.target().status().share == 0
+    # One that fails to get more is where it was, as its caller is promised.
+    with pytest.raises(ServiceError, match="could not be removed"):
+        kube.target(templates="own").promote("2")
+    assert kube.target().status().live == "1"
+    _forbid(kube)
+    kube.target(templates="own").promote("2")
+    assert not any(name.startswith("Secret/") for name in kube.cluster.kinds())
 
 
 def test_an_inventory_that_can_not_be_read_stops_before_anything_is_removed(kube):

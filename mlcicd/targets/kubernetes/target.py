@@ -43,6 +43,10 @@ _TRIES = 10
 _LOG_LINES = 2000
 
 
+class Leftovers(ServiceError):
+    """The traffic was moved; what is not wanted any more is still there."""
+
+
 class KubernetesTarget:
     """Serves one model of one environment in a cluster.
 
@@ -363,8 +367,7 @@ class KubernetesTarget:
             except Overtaken:
                 continue
             if self._store.read().revision == desired.revision:
-                self._cluster.remove_surplus(self._store.read, self._store.inventory())
-                self._prune()
+                self._clean_up()
                 return desired
         raise ServiceError(
             "others keep changing what should run",
@@ -399,6 +402,18 @@ class KubernetesTarget:
         for error in failures.values():
             raise error
 
+    def _clean_up(self) -> None:
+        try:
+            self._cluster.remove_surplus(self._store.read, self._store.inventory())
+            self._prune()
+        except MlcicdError as error:
+            raise Leftovers(
+                "the traffic is where it should be, but something that is not wanted any more could not be removed",
+                where=self.environment,
+                why=" ".join(filter(None, (error.one_line(), error.why))),
+                remedy=error.remedy or "run the same command again once that is possible",
+            ) from error
+
     def _prune(self) -> None:
         """Removes what templates no longer give; what serves by now was applied and routed to before."""
         for reference in self._store.inventory().surplus:
@@ -414,7 +429,10 @@ class KubernetesTarget:
             )
 
     def _switch(self, transition: Callable[[ClusterDesired], ClusterDesired]) -> None:
-        """Moves traffic; where the cluster does not take it, back to where it was."""
+        """Moves traffic; where the cluster does not take it, back to where it was.
+
+        A version that has lost traffic does not get it again because something else could not be removed.
+        """
         seen = list[ClusterDesired]()
 
         def recorded(before: ClusterDesired) -> ClusterDesired:
@@ -425,7 +443,8 @@ class KubernetesTarget:
         try:
             self._converge()
         except MlcicdError as error:
-            if after.revision != seen[0].revision:
+            way_out = isinstance(error, Leftovers) and _no_more_than_before(seen[0], after)
+            if after.revision != seen[0].revision and not way_out:
                 self._give_back(seen[0], after, error)
             raise
 
@@ -520,3 +539,8 @@ class KubernetesTarget:
             why=f"Deployed: {held}; live: {desired.live or 'none'}; canary: {desired.canary or 'none'}.",
             remedy="deploy it first",
         )
+
+
+def _no_more_than_before(before: ClusterDesired, after: ClusterDesired) -> bool:
+    """Whether the canary has no more of the users' requests than it had, nor of their copies."""
+    return after.live == before.live and after.share <= before.share and (after.mirror or 0) <= (before.mirror or 0)
