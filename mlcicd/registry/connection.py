@@ -11,6 +11,8 @@ from mlcicd.core.errors import InputError, MlcicdError, ServiceError, redact
 
 # Tags of ours on runs, versions and registered models start so; nothing else does.
 TAG = "mlcicd."
+# For an answer of status 200 that is not the server's own, as of a proxy or a portal.
+AGAIN = "run the same command again; if it stays so, look at what stands between here and the server"
 _MAX_TAG = 4900
 _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlcicd.core.errors import ServiceError
-from mlcicd.registry.connection import Connection, not_there, quoted, tag_value
+from mlcicd.registry.connection import AGAIN, Connection, not_there, quoted, tag_value
 
 
 @dataclass(frozen=True)
@@ -95,5 +95,5 @@ class RegisteredModels(Connection):
 def _model(item: Any, asked: str) -> RegisteredModel:
     if item.name != asked or not item.name:
         # A proxy's `{}` with status 200 reads as a model without a name.
-        raise ServiceError(f"the registry answered with something else than the model {asked!r}")
+        raise ServiceError(f"the registry answered with something else than the model {asked!r}", remedy=AGAIN)
     return RegisteredModel(item.name, dict(item.tags or {}), {k: str(v) for k, v in dict(item.aliases or {}).items()})

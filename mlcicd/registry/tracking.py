@@ -13,13 +13,15 @@ from typing import Any
 
 from mlcicd.core.digests import digest_json, digest_tree
 from mlcicd.core.errors import InputError, ServiceError, redact
-from mlcicd.registry.connection import TAG, not_there, quoted, tag_value
+from mlcicd.registry.connection import AGAIN, TAG, not_there, quoted, tag_value
 from mlcicd.registry.models import RegisteredModels
 
 __all__ = ["DEFAULT_LEASE_S", "TAG", "RegisteredVersion", "Registry", "checked_digest", "content_digest"]
 
 DEFAULT_LEASE_S = 6.0
 _MODEL_PATH = "model"
+# A listing that was cut short on its way leaves files out, as a changed artifact would: it is asked for once more.
+_DOWNLOADS = 2
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -174,26 +176,30 @@ class Registry(RegisteredModels):
                 return target
             shutil.rmtree(target)
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as temporary:
-            with self._talking("download the model"):
-                listed = {item.path for item in self._client.list_artifacts(run_id)}
-                if _MODEL_PATH not in listed:
-                    raise InputError(
-                        "the run has no model artifact",
-                        where=f"run {run_id}",
-                        remedy="train again; the run was stopped before its model was uploaded",
-                    )
-                folder = Path(self._client.download_artifacts(run_id, _MODEL_PATH, temporary))
-            found = digest_tree(folder)
-            if found != digest:
+        for _attempt in range(_DOWNLOADS):
+            with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as temporary:
+                folder = self._downloaded_model(run_id, temporary)
+                found = digest_tree(folder)
+                if found == digest:
+                    folder.rename(target)
+                    return target
+        raise InputError(
+            "the model in the registry is not the one that was recorded",
+            where=f"run {run_id}",
+            why=f"Its digest is {found}; recorded was {digest}.",
+            remedy="someone changed the artifact, or its upload was cut short: train and register again",
+        )
+
+    def _downloaded_model(self, run_id: str, folder: str) -> Path:
+        with self._talking("download the model"):
+            listed = {item.path for item in self._client.list_artifacts(run_id)}
+            if _MODEL_PATH not in listed:
                 raise InputError(
-                    "the model in the registry is not the one that was recorded",
+                    "the run has no model artifact",
                     where=f"run {run_id}",
-                    why=f"Its digest is {found}; recorded was {digest}.",
-                    remedy="someone changed the artifact, or its upload was cut short: train and register again",
+                    remedy="train again; the run was stopped before its model was uploaded",
                 )
-            folder.rename(target)
-        return target
+            return Path(self._client.download_artifacts(run_id, _MODEL_PATH, folder))
 
     # --- versions
 
@@ -296,7 +302,7 @@ def content_digest(*, model: str, data: str, config: str, code: str) -> str:
 def _version(item: Any) -> RegisteredVersion:
     if not item.name or not str(item.version).isdigit():
         # A proxy's `{}` with status 200 reads as a version without a number.
-        raise ServiceError("the registry answered with something else than a model version")
+        raise ServiceError("the registry answered with something else than a model version", remedy=AGAIN)
     return RegisteredVersion(
         name=item.name,
         version=str(item.version),
