@@ -167,7 +167,7 @@ def test_nothing_is_healed_by_options_that_a_command_has_changed_since(monkeypat
     tell(1)
     healed: list[int] = []
     monkeypatch.setattr(LocalTarget, "wanted", lambda self: {"the router": None})
-    monkeypatch.setattr(LocalWorld, "converge", lambda self, desired: healed.append(self._settings.threads))
+    monkeypatch.setattr(LocalWorld, "converge", lambda self, *_: healed.append(self._settings.threads))
     monkeypatch.setattr(time, "sleep", lambda seconds: tell(2) if changed else None)
 
     def enough(*_, **__):
