@@ -140,7 +140,7 @@ def restore_previous(
         before = registry.version_at(name, champion_alias)
         if before and before.version == previous.version:
             return _Plan(previous, before, None)
-        if before and ROLLED_BACK in previous.tags:
+        if before and (ROLLED_BACK in previous.tags or _taken_back(registry, name, previous.version)):
             # It was taken back itself. A rollback that is run again ends here, and not on the bad version.
             return _Plan(before, before, None)
         entry = _entry("rollback", lease, before, previous, reason, origin)
@@ -261,6 +261,15 @@ def _with_previous(entry: Entry, before: str, *, after: str) -> Entry:
 def _named(registry: Registry, name: str, alias: str) -> str:
     version = registry.version_at(name, alias)
     return version.version if version else ""
+
+
+def _taken_back(registry: Registry, name: str, version: str) -> bool:
+    """Whether the journal's last move that a version was part of took it back. Its own tag may be missing: somebody
+    removed it, or a proxy answered its writing without passing it on."""
+    model = registry.model(name)
+    moves = [] if model is None else [e for e in entries(model.tags) if e.outcome == DONE]
+    last = next((e for e in reversed(moves) if version in (e.before, e.after)), None)
+    return last is not None and last.operation == "rollback" and last.before == version
 
 
 def _was_done(registry: Registry, name: str, epoch: int) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from mlcicd.core.errors import InputError, ServiceError
 from mlcicd.registry import Origin, Registry, promote, recover, restore_previous
 from mlcicd.registry.journal import ABANDONED, DONE, Entry, entries, next_epoch, outdated
+from mlcicd.registry.promotion import ROLLED_BACK
 
 from .conftest import NAME
 
@@ -94,6 +95,16 @@ def test_back_twice_does_not_bring_the_bad_one_back(registry: Registry) -> None:
     restore_previous(registry, NAME, reason="worse", **ALIASES)
     assert not restore_previous(registry, NAME, reason="worse", **ALIASES).changed
     assert aliases(registry)["champion"] == "1"
+
+
+def test_back_twice_by_the_journal_where_the_tag_of_the_bad_one_is_lost(registry: Registry) -> None:
+    go(registry, "1", "")
+    go(registry, "2", "1")
+    restore_previous(registry, NAME, reason="worse", **ALIASES)
+    registry.untag_version(NAME, "2", ROLLED_BACK)
+    again = restore_previous(registry, NAME, reason="worse", **ALIASES)
+    assert (again.changed, again.champion.version) == (False, "1")
+    assert aliases(registry) == {"champion": "1", "previous": "2"}
 
 
 def test_promoted_anew_a_version_can_be_gone_back_to_again(registry: Registry) -> None:
