@@ -12,9 +12,11 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from mlcicd.core.errors import CommandFailed, InputError
 from mlcicd.core.progress import SILENT, Progress
@@ -89,24 +91,25 @@ def run_child(
     """
     started = time.monotonic()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    try:
-        child = subprocess.Popen(
-            list(command),
-            cwd=cwd,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise InputError(f"{what}: can not run {command[0]!r} ({error.strerror})") from error
-    tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    reader = threading.Thread(target=_stream, args=(child, tail, progress), daemon=True)
-    reader.start()
     timed_out = False
-    with _forwarded_signals(child):
+    with _interruptions() as let_through:
         try:
+            child = subprocess.Popen(
+                list(command),
+                cwd=cwd,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise InputError(f"{what}: can not run {command[0]!r} ({error.strerror})") from error
+        tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        reader = threading.Thread(target=_stream, args=(child, tail, progress), daemon=True)
+        try:
+            reader.start()
+            let_through()
             child.wait(timeout)
         except subprocess.TimeoutExpired:
             timed_out = True
@@ -155,17 +158,40 @@ def _stream(child: subprocess.Popen[bytes], tail: deque[str], progress: Progress
 
 
 @contextlib.contextmanager
-def _forwarded_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """SIGTERM to us becomes KeyboardInterrupt, so that the child's group is stopped before we end."""
+def _interruptions() -> Iterator[Callable[[], None]]:
+    """SIGTERM is a KeyboardInterrupt, as Ctrl-C is; both wait until the function that this gives was called.
+
+    One in the midst of starting a child would leave a child that nobody knows of.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
+    waiting: list[int] | None = []
+    before: dict[signal.Signals, Any] = {}
 
-    def interrupt(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if waiting is not None:
+            waiting.append(number)
+        elif number == signal.SIGINT and callable(before[signal.SIGINT]):
+            before[signal.SIGINT](number, frame)
+        else:
+            raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    def let_through() -> None:
+        nonlocal waiting
+        held, waiting = waiting, None
+        if held:
+            interrupt(held[0], None)
+
+    # What is ignored stays so.
+    for taken in (signal.SIGINT, signal.SIGTERM):
+        if taken == signal.SIGTERM or signal.getsignal(taken) is not signal.SIG_IGN:
+            before[taken] = signal.signal(taken, interrupt)
     try:
-        yield
+        yield let_through
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for taken, handler in before.items():
+            # None: one that was not set by Python, and can not be set again.
+            signal.signal(taken, signal.SIG_DFL if handler is None else handler)
+        if waiting:
+            signal.raise_signal(waiting[0])

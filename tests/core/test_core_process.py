@@ -110,6 +110,26 @@ def test_signal_to_us_ends_the_child_and_its_children(tmp_path: Path, sent: sign
     assert gone(int(pid_file.read_text()))
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_child_is_being_started_ends_it_too(tmp_path: Path, sent: signal.Signals) -> None:
+    program = (
+        "import os, pathlib, signal, subprocess\n"
+        "from mlcicd.core.process import run_child\n"
+        "start = subprocess.Popen\n"
+        "def interrupted(*a, **k):\n"
+        "    child = start(*a, **k)\n"
+        "    pathlib.Path('pid').write_text(str(child.pid))\n"
+        f"    os.kill(os.getpid(), {int(sent)})\n"
+        "    return child\n"
+        "subprocess.Popen = interrupted\n"
+        "run_child(['sleep', '60'], cwd=pathlib.Path('.'), env=dict(os.environ), timeout=60, what='it')"
+    )
+    command = [sys.executable, "-c", program]
+    ours = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=50, check=False)
+    assert b"KeyboardInterrupt" in ours.stderr
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
 def test_user_environment_is_theirs() -> None:
     env = user_environment(
         {"PATH": "/usr/bin", "PYTHONPATH": "lib", "MLCICD_INPUT_FORCE": "true", "MLCICD_PRIVATE_ENV": "1"},
