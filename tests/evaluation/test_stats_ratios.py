@@ -110,8 +110,20 @@ def test_draws_of_weighed_groups_are_as_wide_as_the_jackknife() -> None:
     assert isinstance(found, Weighed)
     jackknife = math.sqrt(29 / 30 * float(((without - without.mean()) ** 2).sum()))
     assert float(draws.std()) < 0.97 * jackknife
+    assert found.stretch == pytest.approx(jackknife / float(draws.std()))
     low, high = found.interval(0.95)
+    below, above = replace(found, stretch=1.0).interval(0.95)
+    assert (high - low) / (above - below) == pytest.approx(found.stretch, rel=0.01)
     assert high - low == pytest.approx(2 * stats.t.ppf(0.975, found.units - 1) * jackknife, rel=0.06)
+
+
+def test_draws_by_exponential_weights_are_read_at_the_levels_of_their_own_skewness() -> None:
+    draws = stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)
+    assert Weighed(0.0, draws, 0.0, 1e9).interval(0.95) == pytest.approx((-1.96, 1.96), abs=2e-3)
+    # z + 2 z_0 - a at both ends: a bias of 0.2 standard errors, and an acceleration of 0.1.
+    assert Weighed(0.2, draws, 0.1, 1e9).interval(0.95) == pytest.approx((-1.66, 2.26), abs=4e-3)
+    # Nothing beyond what was drawn is claimed by the stretch: levels move, and the draws stay.
+    assert Weighed(0.9, np.minimum(draws / 20 + 0.9, 1.0), 0.0, 1e9, 1.3).interval(0.95)[1] == 1.0
 
 
 def test_skewed_groups_lean_as_halls_interval_does() -> None:
