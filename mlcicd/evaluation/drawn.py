@@ -91,7 +91,7 @@ class Weighed:
     twice as skewed as BCa takes them for, and their median is off by twice as much. With a the acceleration and z_0 the
     bias that is seen, Efron's level z + 2 (z_0 - a) + a z^2, less the a (z^2 - 1) that the draws have too much, is
     z + 2 z_0 - a, to the order at which BCa is correct itself (P. Hall, The Bootstrap and Edgeworth Expansion, 1992,
-    sec. 3.10).
+    ch. 3).
 
     Attributes:
         draws, acceleration, units: as of `Accelerated`.

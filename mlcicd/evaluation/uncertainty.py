@@ -90,8 +90,8 @@ def variance_degrees(n: float, excess: float, skewness: float) -> float:
 
     The skewness is an estimate that hangs together with the mean it corrects. To the order 1/n, this costs a two-sided
     interval what Student's quantile of n / (1 + excess) degrees gives back: the terms in the excess of the expansion
-    of Student's ratio and of its skewness's estimation (P. Hall, The Bootstrap and Edgeworth Expansion, 1992, sec. 2.6
-    and 3.6) add up to excess z (3 z^2 + 5) / (12 n), and Student's to z (z^2 + 1) / 4 a degree. Skewness takes some
+    of Student's ratio and of its skewness's estimation (P. Hall, The Bootstrap and Edgeworth Expansion, 1992, ch. 2
+    and 3) add up to excess z (3 z^2 + 5) / (12 n), and Student's to z (z^2 + 1) / 4 a degree. Skewness takes some
     off again. The expansion would take more than half of its square (1.6 times); in samples whose skewness is a few
     rows' that is too much, since the sample's own skewness is then too small (benchmarks/coverage.py, heavy tails).
     """
