@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcicd.evaluation.calibration import BINS, assign_bins
-from mlcicd.evaluation.uncertainty import Draws
+from mlcicd.evaluation.drawn import Draws
 
 Floats = NDArray[np.float64]
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcicd.evaluation.uncertainty import expanded_tail, normal_quantile
+from mlcicd.evaluation.drawn import expanded_tail
+from mlcicd.evaluation.uncertainty import normal_quantile
 
 Floats = NDArray[np.float64]
 

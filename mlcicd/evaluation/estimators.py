@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcicd.evaluation import calibration, counts, forecasts, losses, macro, multilabel, quantiles, queries, ranking
-from mlcicd.evaluation.clusters import effective, sizes, summed
-from mlcicd.evaluation.means import means
+from mlcicd.evaluation.drawn import Draws
+from mlcicd.evaluation.means import explained, means
 from mlcicd.evaluation.metrics import Family, Metric, base_name
 from mlcicd.evaluation.problem import Problem, View
 from mlcicd.evaluation.settled import (
@@ -21,11 +21,12 @@ from mlcicd.evaluation.settled import (
     area_difference,
     pair_of,
     paired,
-    spread_of,
     unknown,
+    weighed,
     without_certainty,
 )
-from mlcicd.evaluation.uncertainty import Draws, Exact, Recovered
+from mlcicd.evaluation.uncertainty import Exact, Recovered
+from mlcicd.evaluation.units import Units
 from mlcicd.evaluation.usable import lacking, undefined
 
 __all__ = ["NO_CHAMPION", "Estimator", "Found"]
@@ -49,6 +50,7 @@ class Estimator:
         self._resamples = resamples
         self._seed = seed
         self._views = [problem.candidate] if problem.champion is None else [problem.candidate, problem.champion]
+        self._units = Units(problem)
         self._ranked: dict[tuple[int, int], ranking.Ranked] = {}
 
     def find(self, metric: Metric) -> Found:
@@ -74,15 +76,10 @@ class Estimator:
     def _pair(self) -> bool:
         return len(self._views) == 2
 
-    @property
-    def _units(self) -> int:
-        """Independent units: rows, or what they are grouped by."""
-        return self._p.n if self._p.cluster is None else self._p.clusters
-
     def _over_units(self, found: Found, metric: Metric) -> Found:
         if found.candidate is None:
             return found
-        if self._units < 2:
+        if self._units.number < 2:
             found = unknown(found, metric.low, metric.high)
         return replace(found, method=f"{found.method}, over {self._p.cluster_words}")
 
@@ -178,7 +175,7 @@ class Estimator:
         if metric.pairwise:
             flips = counts.negative_flip_rate
             left = None if others is None else flips(others)
-            found = Found(spread_of(float(flips(total)), flips(draws), self._few, left), method=_JOINT)
+            found = Found(weighed(float(flips(total)), flips(draws), self._few, left), method=_JOINT)
             return self._varied(found, metric)
         function = counts.COUNT_METRICS["accuracy" if name == "interval_coverage" else name]
 
@@ -193,20 +190,20 @@ class Estimator:
     @property
     def _few(self) -> float:
         """How many units were drawn, where the drawing itself does not allow for their number."""
-        return math.inf if self._p.cluster is None else self._worth
+        return math.inf if self._p.cluster is None else self._units.worth
 
     def _varied(self, found: Found, metric: Metric) -> Found:
         """A bootstrap of whole groups has no prior's pseudo-rows, and may see no variation at all."""
         if self._p.cluster is None:
             return found
-        return without_certainty(found, metric.low, metric.high, self._units)
+        return without_certainty(found, metric.low, metric.high, self._units.number)
 
     # --- macro
 
     @cached_property
     def _groups(self) -> tuple[NDArray[np.intp], int, Floats]:
         rng = self._rng(Family.MACRO)
-        group, count = macro.deal(self._units, rng, len(self._p.classes))
+        group, count = macro.deal(self._units.number, rng, len(self._p.classes))
         weights = macro.group_weights(count, self._resamples, rng)
         return (group if self._p.cluster is None else group[self._p.cluster]), count, weights
 
@@ -233,8 +230,8 @@ class Estimator:
         drawn = [function(*draws) for _, draws, _ in self._class_sums]
         without = [function(*others) for _, _, others in self._class_sums] if self._p.cluster is not None else None
         seen = self._class_sums[0][0][1]
-        smallest = max(1, min(int(seen[seen > 0].min()) if (seen > 0).any() else 1, self._units))
-        found = paired(points, drawn, "bootstrap of groups of rows", self._worth, without)
+        smallest = max(1, min(int(seen[seen > 0].min()) if (seen > 0).any() else 1, self._units.number))
+        found = paired(points, drawn, "bootstrap of groups of rows", self._units.worth, without)
         return without_certainty(found, metric.low, metric.high, smallest)
 
     # --- means
@@ -251,51 +248,34 @@ class Estimator:
         loss = losses.row_loss("mae" if name == "mase" else name, y, np.asarray(view.scores), metric.parameter)
         return loss / np.asarray(self._p.scale) if name == "mase" else loss
 
-    @cached_property
-    def _shares(self) -> Floats:
-        return sizes(np.asarray(self._p.cluster), self._units, self._p.weight)
-
-    @cached_property
-    def _worth(self) -> int:
-        """Units of equal size that the units are worth; as many as there are where they are rows."""
-        if self._p.cluster is None or self._units < 2:
-            return self._units
-        return min(self._units, effective(self._shares))
-
-    @cached_property
-    def _jackknife(self) -> Floats:
-        """(units,) by how much leaving a unit out moves a mean, beyond its own contribution."""
-        share = self._shares
-        factor: Floats = (self._units - 1) / self._units / np.maximum(1 - share, 1 / self._units)
-        return factor
-
-    def _gathered(self, influence: Floats) -> Floats:
-        """Contributions of units, from those of rows."""
-        if self._p.cluster is None or self._units < 2:
-            return influence
-        return summed(influence, self._p.cluster, self._units) * self._jackknife
-
     def _mean(self, metric: Metric) -> Found:
         name, weight = base_name(metric), self._p.weight
+        if name == "r2":
+            return self._r2(metric)
         parts = []
         for view in self._views:
             # One model after the other: a million rows of losses are memory.
             values = self.row_losses(metric, view)
-            if name == "r2":
-                value, influence = losses.r2(self._p.y, values, weight)
-            else:
-                value, influence = losses.mean(values, weight), losses.centred(values, weight)
+            value, influence = losses.mean(values, weight), losses.centred(values, weight)
             del values
-            parts.append((value, self._gathered(influence)))
-        if math.isnan(parts[0][0]) and name == "r2":
-            return self._nothing("the labels are constant, and R2 compares with their variance")
-        high = 1.0 if name == "r2" or (name == "brier" and self._p.task == "binary") else metric.high
-        worth = 0 if self._p.cluster is None else self._worth
-        return means(parts, (metric.low, high), worth, rooted=name == "rmse", bounded=name != "r2")
+            parts.append((value, self._units.gathered(influence)))
+        high = 1.0 if name == "brier" and self._p.task == "binary" else metric.high
+        return means(parts, (metric.low, high), self._units.counted, rooted=name == "rmse")
+
+    def _r2(self, metric: Metric) -> Found:
+        parts = []
+        for view in self._views:
+            found = losses.r2(self._p.y, self.row_losses(metric, view), self._p.weight)
+            if found is None:
+                return self._nothing("the labels are constant, and R2 compares with their variance")
+            parts.append(
+                replace(found, above=self._units.gathered(found.above), below=self._units.gathered(found.below))
+            )
+        return explained(parts, 1.0, self._units.counted)
 
     def _query(self, metric: Metric) -> Found:
         query = np.asarray(self._p.cluster)
-        weight = queries.query_weights(self._p.weight, query, self._units)
+        weight = queries.query_weights(self._p.weight, query, self._units.number)
         parts = []
         for which in range(len(self._views)):
             found = queries.per_query(base_name(metric), self._lists[which], metric.parameter)
@@ -305,7 +285,7 @@ class Estimator:
     @cached_property
     def _lists(self) -> list[queries.Lists]:
         query = np.asarray(self._p.cluster)
-        return [queries.sort_lists(self._p.y, np.asarray(v.scores), query, self._units) for v in self._views]
+        return [queries.sort_lists(self._p.y, np.asarray(v.scores), query, self._units.number) for v in self._views]
 
     # --- ranking
 
@@ -331,11 +311,11 @@ class Estimator:
             found = [function(self._rank(which, k)) for k in columns]
             values.append(math.fsum(v for v, _ in found) / len(found))
             influence = found[0][1] if len(found) == 1 else np.mean([i for _, i in found], axis=0)
-            influences.append(self._gathered(influence))
+            influences.append(self._units.gathered(influence))
         rarest = min(min(self._rank(0, k).counts) for k in columns)
         unbiased = 1.0
-        if self._p.cluster is not None and self._units > 1:
-            rarest, unbiased = min(rarest, self._worth), math.sqrt(self._units / (self._units - 1))
+        if self._p.cluster is not None and self._units.number > 1:
+            rarest, unbiased = min(rarest, self._units.worth), math.sqrt(self._units.number / (self._units.number - 1))
 
         def spread(influence: Floats) -> tuple[float, float]:
             """(standard error, degrees of freedom and one) of contributions."""

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from mlcicd.evaluation import counts
+from mlcicd.evaluation.drawn import Draws
 from mlcicd.evaluation.predictions import Predictions, prepare
 from mlcicd.evaluation.problem import CLASSES
 from mlcicd.evaluation.slices import codes_of
-from mlcicd.evaluation.uncertainty import Draws, Interval
+from mlcicd.evaluation.uncertainty import Interval
 
 
 @dataclass(frozen=True)

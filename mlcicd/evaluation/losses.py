@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcicd.evaluation.uncertainty import SkewedMean
+from mlcicd.evaluation.uncertainty import SkewedMean, variance_degrees
 
 Floats = NDArray[np.float64]
 
@@ -98,7 +99,8 @@ def from_influence(estimate: float, influence: Floats, low: float, high: float, 
         return SkewedMean(estimate, se, 0.0, n, low, high)
     skewness = math.sqrt(n) * float(squared @ influence) / squares**1.5
     # Groups of unequal size, and contributions of heavy tails: both make the variance less certain, so both count.
-    degrees = known(influence) if not units else 1 / max(1 / units + 1 / known(influence) - 1 / n, 1 / n)
+    own = variance_degrees(n, n * float(squared @ squared) / squares**2 - 3, skewness)
+    degrees = own if not units else 1 / max(1 / units + 1 / own - 1 / n, 1 / n)
     return SkewedMean(estimate, se, skewness, n, low, high, df=max(1.0, degrees - 1))
 
 
@@ -142,11 +144,33 @@ def wild(influence: Floats) -> str:
     )
 
 
-def r2(y: Floats, squared: Floats, weight: Floats | None) -> tuple[float, Floats]:
-    """(R^2, (n,) influences): 1 - MSE / variance, by the delta method. NaN if the labels are constant."""
+@dataclass(frozen=True)
+class Explained:
+    """R^2 of one model, a ratio of means: (variance - MSE) / variance.
+
+    Attributes:
+        value: R^2.
+        variance: of the labels.
+        above, below: (n,) influences of the rows on the numerator and on the variance.
+    """
+
+    value: float
+    variance: float
+    above: Floats
+    below: Floats
+
+    @property
+    def influence(self) -> Floats:
+        """(n,) influences of the rows, or of what they are gathered into, by the delta method."""
+        out: Floats = (self.above - self.value * self.below) / self.variance
+        return out
+
+
+def r2(y: Floats, squared: Floats, weight: Floats | None) -> Explained | None:
+    """R^2 from (n,) squared errors; None if the labels are constant."""
     spread = (y - mean(y, weight)) ** 2
     mse, variance = mean(squared, weight), mean(spread, weight)
     if variance <= 0:
-        return math.nan, np.zeros_like(y)
-    influence: Floats = (mse / variance * centred(spread, weight) - centred(squared, weight)) / variance
-    return 1 - mse / variance, influence
+        return None
+    below = centred(spread, weight)
+    return Explained(1 - mse / variance, variance, below - centred(squared, weight), below)

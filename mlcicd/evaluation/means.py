@@ -1,4 +1,4 @@
-"""Means, and smooth functions of means, of one or two models, from the influences of rows or groups of rows."""
+"""Means, ratios and smooth functions of means, of one or two models, from the influences of rows or groups of rows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcicd.evaluation import losses
+from mlcicd.evaluation.ratios import ratio_of
 from mlcicd.evaluation.settled import Found, pair_of, settled
 from mlcicd.evaluation.uncertainty import Recovered, RootOf, Uncertainty
 
 Floats = NDArray[np.float64]
 
 _HALL = "studentised mean with Hall's correction for skewness"
+_FIELLER = "Fieller's interval of a ratio of means, with Hall's correction for skewness"
 
 
 def means(
@@ -49,3 +51,28 @@ def means(
     difference: Uncertainty = skewed if skewed.se > 0 else Recovered(singles[0], singles[1])
     found = pair_of(singles, difference, _HALL)
     return replace(found, caution=caution, difference_caution="" if math.isfinite(bound) else losses.wild(ci - hi))
+
+
+def explained(parts: list[losses.Explained], high: float, worth: int = 0) -> Found:
+    """R^2 of one or two models: ratios of means, as is their difference (the variance of the labels is one for both).
+
+    Args:
+        parts: of each model, with the contributions of rows, or of groups of rows.
+        high: the most that R^2 can be.
+        worth: as of `means`.
+    """
+    linear = means([(p.value, p.influence) for p in parts], (-math.inf, high), worth, bounded=False)
+    singles: list[Uncertainty] = []
+    for part, by_delta in zip(parts, (linear.candidate, linear.champion), strict=False):
+        assert by_delta is not None
+        singles.append(ratio_of(by_delta, part.variance, part.above, part.below))
+    difference = linear.difference
+    if len(parts) == 2 and difference is not None:
+        difference = ratio_of(difference, parts[0].variance, parts[0].above - parts[1].above, parts[0].below)
+    return replace(
+        linear,
+        candidate=singles[0],
+        champion=singles[-1] if len(parts) == 2 else None,
+        difference=difference,
+        method=_FIELLER,
+    )

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mlcicd.evaluation.drawn import Accelerated, Draws, Weighed
 from mlcicd.evaluation.uncertainty import (
-    Accelerated,
     Boundary,
-    Draws,
     LogitNormal,
     Normal,
     Recovered,
     SkewedMean,
     Uncertainty,
     Unknown,
+    variance_degrees,
 )
 
 Floats = NDArray[np.float64]
@@ -57,41 +57,72 @@ def paired(
     units: float = math.inf,
     without: list[Floats] | None = None,
 ) -> Found:
-    """Draws of one or two models, made together; `units` are what was drawn, where they are few.
+    """Draws of one or two models, made together by exponential weights; `units` are what was drawn, where they are few.
 
     Args:
         without: (units,) estimates of each model without one unit after the other.
     """
     left = without if without is not None else [None] * len(points)
-    singles = [spread_of(p, d, units, w) for p, d, w in zip(points, drawn, left, strict=True)]
+    singles = [weighed(p, d, units, w) for p, d, w in zip(points, drawn, left, strict=True)]
     gap = None
     if len(points) == 2:
         apart = None if without is None else without[0] - without[1]
-        gap = spread_of(points[0] - points[1], drawn[0] - drawn[1], units, apart)
+        gap = weighed(points[0] - points[1], drawn[0] - drawn[1], units, apart)
     return pair_of(singles, gap, method)
 
 
 def spread_of(point: float, draws: Floats, units: float, without: Floats | None, of: int = 0) -> Uncertainty:
     """Draws of one quantity; where it is known what leaving units out does, corrected for skewness and heavy tails.
 
-    A bootstrap's spread has the degrees of freedom of the sample's variance, 2 n / (kurtosis - 1) (see
-    `losses.from_influence`), which few or heavy-tailed units make fewer than their number.
+    A bootstrap's spread has the degrees of freedom of the sample's variance (see `variance_degrees`), which few or
+    heavy-tailed units make fewer than their number.
 
     Args:
         without: (units,) estimates without one unit, or one block of units, after the other.
         of: how many units the blocks are made of; 0: each is one unit.
     """
-    if without is None or without.size < 3:
+    pulls = None if without is None else _Pulls.of(without, of)
+    if pulls is None:
         return Draws(point, draws, units)
-    pull = without.mean() - without
-    squares = float(pull @ pull)
-    if squares <= 0:
+    return Accelerated(point, draws, pulls.acceleration, pulls.degrees(units))
+
+
+def weighed(point: float, draws: Floats, units: float, without: Floats | None) -> Uncertainty:
+    """The same of draws by exponential weights of units, each of which was left out in turn."""
+    pulls = None if without is None else _Pulls.of(without, 0)
+    seen = float(draws.std())
+    if pulls is None or seen < _NOTHING:
         return Draws(point, draws, units)
-    acceleration = float((pull * pull) @ pull) / (6 * squares**1.5)
-    blocks, count = pull.size, of or pull.size
-    # Sums over blocks are closer to normal than what they are sums of.
-    excess = (blocks * float((pull * pull) @ (pull * pull)) / squares**2 - 3) * count / blocks
-    return Accelerated(point, draws, acceleration, max(2.0, min(units, 2 * count / max(excess + 2, 2.0))))
+    return Weighed(point, draws, pulls.acceleration, pulls.degrees(units), pulls.se / seen)
+
+
+@dataclass(frozen=True)
+class _Pulls:
+    """What leaving units out moves a quantity by: its standard error by the jackknife, and moments of the pulls."""
+
+    se: float
+    acceleration: float
+    count: int
+    excess: float
+
+    @classmethod
+    def of(cls, without: Floats, count: int) -> _Pulls | None:
+        """None where there are too few, or nothing moves; `count` units are in the blocks (0: one in each)."""
+        pull = without.mean() - without
+        squares = float(pull @ pull)
+        if pull.size < 3 or squares <= 0:
+            return None
+        blocks, count = pull.size, count or pull.size
+        # Sums over blocks are closer to normal than what they are sums of.
+        excess = (blocks * float((pull * pull) @ (pull * pull)) / squares**2 - 3) * count / blocks
+        se = math.sqrt(squares * (blocks - 1) / blocks)
+        return cls(se, float((pull * pull) @ pull) / (6 * squares**1.5), count, excess)
+
+    def degrees(self, units: float) -> float:
+        """Of freedom, and one; at most `units`."""
+        # The acceleration is a sixth of the skewness of all units' sum.
+        found = variance_degrees(self.count, self.excess, 6 * self.acceleration * math.sqrt(self.count))
+        return max(2.0, min(units, found))
 
 
 def unknown(found: Found, low: float, high: float) -> Found:
@@ -123,7 +154,7 @@ def without_certainty(found: Found, low: float, high: float, n: int) -> Found:
 
 
 def _still(part: Uncertainty) -> bool:
-    return isinstance(part, Draws | Accelerated) and float(np.ptp(part.draws)) < _NOTHING
+    return isinstance(part, Draws | Accelerated | Weighed) and float(np.ptp(part.draws)) < _NOTHING
 
 
 def settled(mean: SkewedMean) -> Uncertainty:

@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 
 _NORMAL = NormalDist()
@@ -49,73 +45,6 @@ class Unknown:
         return self.low, self.high
 
 
-@dataclass(frozen=True, eq=False)
-class Draws:
-    """Percentile interval of (B,) bootstrap draws; it always holds the estimate.
-
-    Attributes:
-        units: how many independent units were drawn. The plug-in variance of few of them is too small, and so is the
-            normal's quantile: the tails are taken so that the interval of a mean is Student's (the expanded percentile
-            interval; Hesterberg, Am. Stat. 69, 2015). Infinite where the drawing allows for it.
-    """
-
-    estimate: float
-    draws: Floats
-    units: float = math.inf
-
-    def interval(self, confidence: float) -> Interval:
-        tail = expanded_tail((1 - confidence) / 2, self.units)
-        return min(self.at(tail), self.estimate), max(self.at(1 - tail), self.estimate)
-
-    def at(self, level: float) -> float:
-        """The quantile of a level; beyond what B draws resolve, the normal's tail goes on where they end."""
-        level = min(max(level, 1e-300), 1 - 1e-16)
-        value = float(np.quantile(self.draws, level))
-        if level * self.draws.size < 1:
-            return min(value, self.estimate + _NORMAL.inv_cdf(level) * float(self.draws.std()))
-        if (1 - level) * self.draws.size < 1:
-            return max(value, self.estimate - _NORMAL.inv_cdf(1 - level) * float(self.draws.std()))
-        return value
-
-
-def expanded_tail(tail: float, units: float) -> float:
-    """The tail of draws that gives the interval of a mean of so few units Student's width."""
-    if not 2 <= units < 1e6:
-        return tail
-    reach = student_quantile(1 - tail, units - 1) * math.sqrt(units / (units - 1))
-    return max(_NORMAL.cdf(-reach), 1e-300)
-
-
-@dataclass(frozen=True, eq=False)
-class Accelerated:
-    """Bootstrap draws whose percentiles are corrected for bias and skewness (BCa; Efron, J. Am. Stat. Assoc. 82, 1987).
-
-    Attributes:
-        draws: (B,) B >= 100.
-        acceleration: a sixth of the skewness of the units' contributions, by the jackknife.
-        units: as of `Draws`.
-    """
-
-    estimate: float
-    draws: Floats
-    acceleration: float
-    units: float = math.inf
-
-    def interval(self, confidence: float) -> Interval:
-        z = -_NORMAL.inv_cdf(expanded_tail((1 - confidence) / 2, self.units))
-        low, high = (Draws(self.estimate, self.draws).at(self._level(end)) for end in (-z, z))
-        return min(low, self.estimate), max(high, self.estimate)
-
-    def _level(self, z: float) -> float:
-        """The share of draws below the end of the interval that the normal has at z."""
-        size = self.draws.size
-        below = float((self.draws < self.estimate).sum() + (self.draws == self.estimate).sum() / 2)
-        bias = _NORMAL.inv_cdf(min(max(below, 0.5), size - 0.5) / size)
-        shift = bias + z
-        # Beyond its pole the correction says nothing: a skewness that large is the sample's, not the population's.
-        return _NORMAL.cdf(bias + shift / max(1 - self.acceleration * shift, 0.3))
-
-
 @dataclass(frozen=True)
 class SkewedMean:
     """A mean (or a smooth function of means), studentised and corrected for skewness.
@@ -141,18 +70,32 @@ class SkewedMean:
 
     def interval(self, confidence: float) -> Interval:
         t = student_quantile((1 + confidence) / 2, self.df or self.n - 1)
-        upper = self.estimate - self.se * self._untransform(-t)
-        lower = self.estimate - self.se * self._untransform(t)
+        upper = self.estimate - self.se * untransformed(-t, self.skewness, self.n)
+        lower = self.estimate - self.se * untransformed(t, self.skewness, self.n)
         return max(lower, self.low), min(upper, self.high)
 
-    def _untransform(self, t: float) -> float:
-        root = math.sqrt(self.n)
-        # A sample's skewness is at most about sqrt(n); far out the transformation says nothing, so it is
-        # bounded.
-        g = max(min(self.skewness, 0.5 * root), -0.5 * root)
-        if abs(g) < 1e-6:
-            return t
-        return 3 * root / g * (math.cbrt(1 + g * (t / root - g / (6 * self.n))) - 1)
+
+def untransformed(t: float, skewness: float, n: int) -> float:
+    """The studentised mean of n skewed contributions that Hall's transformation (see `SkewedMean`) makes t of."""
+    root = math.sqrt(n)
+    # A sample's skewness is at most about sqrt(n); far out the transformation says nothing, so it is bounded.
+    g = max(min(skewness, 0.5 * root), -0.5 * root)
+    if abs(g) < 1e-6:
+        return t
+    return 3 * root / g * (math.cbrt(1 + g * (t / root - g / (6 * n))) - 1)
+
+
+def variance_degrees(n: float, excess: float, skewness: float) -> float:
+    """Normal contributions as good as n of this excess kurtosis and skewness, for a mean corrected for skewness.
+
+    The skewness is an estimate that hangs together with the mean it corrects. To the order 1/n, this costs a two-sided
+    interval what Student's quantile of n / (1 + excess) degrees gives back: the terms in the excess of the expansion
+    of Student's ratio and of its skewness's estimation (P. Hall, The Bootstrap and Edgeworth Expansion, 1992, ch. 2
+    and 3) add up to excess z (3 z^2 + 5) / (12 n), and Student's to z (z^2 + 1) / 4 a degree. Skewness takes some
+    off again. The expansion would take more than half of its square (1.6 times); in samples whose skewness is a few
+    rows' that is too much, since the sample's own skewness is then too small (benchmarks/coverage.py, heavy tails).
+    """
+    return n / max(1 + excess - skewness * skewness / 2, 1.0)
 
 
 @dataclass(frozen=True)

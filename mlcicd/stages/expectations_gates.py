@@ -11,10 +11,10 @@ from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Check, CheckStatus, Severity
 from mlcicd.core.yaml_lines import nearest
 from mlcicd.evaluation.brier import calibration_parts
+from mlcicd.evaluation.drawn import Draws
 from mlcicd.evaluation.fairness import Gap, fairness_gap
 from mlcicd.evaluation.metrics import get_metric
 from mlcicd.evaluation.predictions import prepare
-from mlcicd.evaluation.uncertainty import Draws
 from mlcicd.stages.evaluate_gates import column_values
 from mlcicd.stages.expectations_asked import Ground
 from mlcicd.stages.record import Record

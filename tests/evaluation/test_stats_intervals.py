@@ -11,9 +11,10 @@ from sklearn import metrics as sk
 
 from mlcicd.core.errors import ConfigError
 from mlcicd.evaluation import calibration
+from mlcicd.evaluation.drawn import Draws
 from mlcicd.evaluation.intervals import MetricResult, estimate
 from mlcicd.evaluation.predictions import Predictions
-from mlcicd.evaluation.uncertainty import Draws, Normal, SkewedMean, p_value, student_quantile
+from mlcicd.evaluation.uncertainty import Normal, SkewedMean, p_value, student_quantile
 
 
 def world(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,11 +11,12 @@ from scipy import stats
 
 from mlcicd.core.verdict import Check, CheckStatus
 from mlcicd.evaluation import function_runner, losses
+from mlcicd.evaluation.drawn import Accelerated
 from mlcicd.evaluation.gates import Gate, VsChampion, judge_gates
 from mlcicd.evaluation.intervals import MetricResult, estimate
 from mlcicd.evaluation.predictions import Predictions
 from mlcicd.evaluation.settled import spread_of
-from mlcicd.evaluation.uncertainty import Accelerated, Normal, Recovered
+from mlcicd.evaluation.uncertainty import Normal, Recovered
 
 
 def centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
