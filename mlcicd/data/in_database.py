@@ -113,7 +113,7 @@ def database_session(url: str, *, root: Path | None = None, timeout_s: float = 3
                 why=f"What they mean is known for {' and '.join(sorted(_TRANSLATIONS))}; elsewhere it was never tried.",
                 remedy="use `engine: duckdb`, which reads the table into a snapshot",
             )
-        state = {"database": name, "version": "", "read": datetime.now(UTC).isoformat(timespec="seconds")}
+        state = {"product": name, "version": "", "read": datetime.now(UTC).isoformat(timespec="seconds")}
         if name == "sqlite":
             driver: Any = connection.connection.driver_connection
             add_functions(driver)
@@ -134,7 +134,7 @@ def _begin(connection: sa.Connection, timeout_s: float) -> dict[str, str]:
         connection.exec_driver_sql("SELECT set_config(%(name)s, %(value)s, true)", {"name": name, "value": value})
     asked = "current_setting('server_version'), current_database(), CAST(pg_current_snapshot() AS text)"
     version, database, snapshot = connection.exec_driver_sql(f"SELECT {asked}").one()
-    return {"version": str(version), "name": str(database), "snapshot": str(snapshot)}
+    return {"version": str(version), "database": str(database), "snapshot": str(snapshot)}
 
 
 @dataclass(frozen=True)
