@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 _COLUMNS_A_QUERY = 300
+# As `mlcicd_strange` says.
+_ODD_YEAR, _NO_TIME = 2, 3
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,13 @@ def _of_postgres(name: str, declared: Any) -> tuple[Any, str, bool]:
 
 def _of_sqlite(connection: sa.Connection, table: str, declared: dict[str, Any]) -> dict[str, tuple[Any, str, bool]]:
     kinds = stored_kinds(connection, table, declared)
-    found = _odd_values(connection, table, {name: kind for name, kind in kinds.items() if "?" in kind})
-    return {name: _as_stored(name, kind, found.get(name)) for name, kind in kinds.items()}
+    found = _strangest(connection, table, {n: kind for n, kind in kinds.items() if "?" in kind or kind == "VARCHAR"})
+    return {name: _as_stored(name, kind, found.get(name, 0)) for name, kind in kinds.items()}
 
 
-def _odd_values(connection: sa.Connection, table: str, kinds: dict[str, str]) -> dict[str, int]:
-    """How far the values of columns are from what was declared: 0 not at all, 1 in what can be compared, 2 wholly."""
+def _strangest(connection: sa.Connection, table: str, kinds: dict[str, str]) -> dict[str, int]:
+    """How far the values of columns are from what was declared, at most: as `mlcicd_strange` says of times; of others,
+    0 or 1."""
     import sqlalchemy as sa
 
     found: dict[str, int] = {}
@@ -81,22 +84,28 @@ def _odd_values(connection: sa.Connection, table: str, kinds: dict[str, str]) ->
         asked = []
         for name in block:
             value, meant = quoted_column(name), kinds[name].partition("?")[2]
-            odd = sa.func.mlcicd_strange(value, meant)
-            asked.append(sa.func.max(sa.case((value.not_in((0, 1)), 2), else_=0) if meant == "BOOLEAN" else odd))
+            strange: dict[str, Any] = {
+                "": sa.func.typeof(value).not_in(("text", "null")),
+                "BOOLEAN": value.not_in((0, 1)),
+            }
+            asked.append(sa.func.max(strange[meant] if meant in strange else sa.func.mlcicd_strange(value, meant)))
         row = connection.execute(sa.select(*asked).select_from(named_table(table, ""))).one()
         found |= {name: int(value or 0) for name, value in zip(block, row, strict=True)}
     return found
 
 
-def _as_stored(name: str, kind: str, odd: int | None) -> tuple[Any, str, bool]:
+def _as_stored(name: str, kind: str, strange: int) -> tuple[Any, str, bool]:
     import sqlalchemy as sa
 
-    # No value of a table has a number as its type, so that no column's affinity or collation goes along.
     value, (stored, _, meant) = quoted_column(name), kind.partition("?")
+    # What is computed has neither the column's affinity nor its collation.
+    text = value.op("||")(sa.literal(""))
     if meant == "BOOLEAN":
-        return value, "BIGINT" if odd else "BOOLEAN", True
-    if meant and odd != 2:
-        return sa.func.mlcicd_time(value, meant), meant, odd == 0
+        return value, "BIGINT" if strange else "BOOLEAN", True
+    if meant and strange < _NO_TIME:
+        return (sa.func.mlcicd_time(value, meant) if strange else text), meant, strange < _ODD_YEAR
     if stored == "DOUBLE":
         return sa.cast(value, sa.REAL), stored, True
-    return (sa.func.mlcicd_text(value) if stored == "VARCHAR" else value), stored, True
+    if stored == "VARCHAR":
+        return (sa.func.mlcicd_text(value) if strange and not meant else text), stored, True
+    return value, stored, True

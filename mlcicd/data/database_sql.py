@@ -77,8 +77,10 @@ class ToDatabase(Translation):
         return lambda new: self._exp.column(written)
 
     def _true_or_false(self, *operands: exp.Expression) -> None:
+        exp = self._exp
         for operand in operands:
-            if not isinstance(operand, self._exp.Null):
+            # Of these the type needs no question, and there are many of them.
+            if not isinstance(operand.unnest(), exp.Predicate | exp.Connector | exp.Not | exp.Boolean | exp.Null):
                 self._must_be(operand, ("bool",), "a logical operator")
 
     def _one_kind(self, node: Any) -> None:

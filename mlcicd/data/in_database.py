@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mlcicd.data.database_sql import ToDatabase
 
 _TRANSLATIONS: dict[str, type[ToDatabase]] = {"postgresql": ToPostgres, "sqlite": ToSqlite}
+_SYNONYMS = {"postgres": "postgresql"}
 _SETTINGS = {"TimeZone": "UTC", "DateStyle": "ISO, YMD", "extra_float_digits": "1"}
 _CANCELLED, _FORBIDDEN = "57014", "42501"
 _STEPS = 10_000
@@ -55,8 +57,14 @@ class Session:
             RefusedHere: the database can not compute it, of these rows.
             InputError, ServiceError: it is slower than the timeout, can not be reached, or forbids it.
         """
-        with asking(where), self._refusals(where), self._deadline(), self.connection.begin_nested():
+        with self.asked(where), self.connection.begin_nested():
             return [tuple(row) for row in self.connection.exec_driver_sql(sql, values)]
+
+    @contextmanager
+    def asked(self, where: str) -> Iterator[None]:
+        """Ends what takes too long, and turns the database's answers into errors a user can act on (:meth:`run`)."""
+        with asking(where), self._refusals(where), self._deadline():
+            yield
 
     @contextmanager
     def _refusals(self, where: str) -> Iterator[None]:
@@ -105,14 +113,22 @@ def database_session(url: str, *, root: Path | None = None, timeout_s: float = 3
         ConfigError: rules can not be run by this database.
         InputError, ServiceError: no such database, no driver, or it can not be reached.
     """
+    import sqlalchemy as sa
+
+    if find_spec("sqlglot") is None:
+        raise InputError(
+            "sqlglot, which writes a database's SQL, is not installed", remedy="pip install 'mlcicd[database]'"
+        )
+    with asking("the database"):
+        name = sa.make_url(url).get_backend_name()
+        name = _SYNONYMS.get(name, name)
+    if name not in _TRANSLATIONS:
+        raise ConfigError(
+            f"rules can not be counted in {name}",
+            why=f"What they mean is known for {' and '.join(sorted(_TRANSLATIONS))}; elsewhere it was never tried.",
+            remedy="use `engine: duckdb`, which reads the table into a snapshot",
+        )
     with asking("the database"), connected(url, root) as connection:
-        name = connection.dialect.name
-        if name not in _TRANSLATIONS:
-            raise ConfigError(
-                f"rules can not be counted in {name}",
-                why=f"What they mean is known for {' and '.join(sorted(_TRANSLATIONS))}; elsewhere it was never tried.",
-                remedy="use `engine: duckdb`, which reads the table into a snapshot",
-            )
         state = {"product": name, "version": "", "read": datetime.now(UTC).isoformat(timespec="seconds")}
         if name == "sqlite":
             driver: Any = connection.connection.driver_connection
@@ -230,7 +246,7 @@ def open_table(session: Session, table: str, *, namespace: str = "") -> Database
         ServiceError: the database can not be reached, or refuses.
     """
     shown = f"table {namespace}.{table}" if namespace else f"table {table}"
-    with asking(shown):
+    with session.asked(shown):
         declared = declared_columns(session.connection, table, namespace)
         refuse_duplicates(list(declared), shown)
         projection = project(session.connection, table, namespace, declared)

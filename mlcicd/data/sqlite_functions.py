@@ -75,11 +75,12 @@ def of_one_width(text: str, kind: str) -> str | None:
 
 
 def _strange(text: str, kind: str) -> int:
-    """Whether a text can not be written so (1), or is no time at all (2)."""
+    """How far a text is from :func:`of_one_width`: 0 not at all, 1 in how it is written, 2 in its year, 3 no time."""
     try:
-        return int(of_one_width(text, kind) is None)
+        written = of_one_width(text, kind)
     except ValueError:
-        return 2
+        return 3
+    return 2 if written is None else int(written != text)
 
 
 @lru_cache(maxsize=10_000)

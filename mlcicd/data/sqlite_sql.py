@@ -46,8 +46,7 @@ class ToSqlite(ToDatabase):
         return lambda new: self._exp.paren(new.this)
 
     def _floating(self, value: exp.Expression, target: str) -> exp.Expression:
-        if target != "DOUBLE":
-            raise NotTranslated("a 32-bit float, which SQLite does not have")
+        # FLOAT is what an empty column of type REAL is, and nothing else: casts to it are refused.
         return self._exp.cast(value, "REAL", dialect=self.dialect, copy=False)
 
     def _constant(self, text: str, target: str) -> exp.Expression:
@@ -149,7 +148,7 @@ class ToSqlite(ToDatabase):
         if before == "literal" and target != "string":
             made = self._constant(str(node.this.this), kind)
             return lambda new: made
-        if target == "float":
+        if kind == "DOUBLE":
             return lambda new: self._floating(new.this, kind)
         if target == "int" and kind in _BITS:
             bits = self._exp.Literal.number(_BITS[kind])
