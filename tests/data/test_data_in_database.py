@@ -117,7 +117,8 @@ def schema(columns: dict[str, str], expressions: list[str]) -> TableSchema:
     lines.append("rules:")
     for number, expression in enumerate(expressions):
         lines.append(f"  - {{name: r{number}, expression: {yaml(expression)}, mostly: 0.01}}")
-        lines.append(f"  - {{name: w{number}, expression: 'i > 0', where: {yaml(expression)}, mostly: 0.01}}")
+        if number % 3 == 0:
+            lines.append(f"  - {{name: w{number}, expression: 'i > 0', where: {yaml(expression)}, mostly: 0.01}}")
     lines.append(f"freshness: {{column: {'z' if 'z' in columns else 't'}, max_age: 7d}}")
     return parse_schema("\n".join(lines))
 
@@ -147,14 +148,14 @@ def compare(url: str, namespace: str, rules: TableSchema, folder: Path) -> list[
 def test_sqlite_counts_what_duckdb_does(sqlite: str, tmp_path: Path) -> None:
     checks = compare(sqlite, "", schema(SQLITE, EVERYWHERE + IN_SQLITE), tmp_path)
     counted = [c.details for c in checks if c.details.get("checked") and "violations" in c.details]
-    assert sum(0 < d["violations"] < d["checked"] for d in counted) > 80
+    assert sum(0 < d["violations"] < d["checked"] for d in counted) > 50
 
 
 @pytest.mark.slow
 def test_postgresql_counts_what_duckdb_does(postgresql: str, tmp_path: Path) -> None:
     checks = compare(postgresql, "it's", schema(POSTGRES, EVERYWHERE + IN_POSTGRES), tmp_path)
     counted = [c.details for c in checks if c.details.get("checked") and "violations" in c.details]
-    assert sum(0 < d["violations"] < d["checked"] for d in counted) > 80
+    assert sum(0 < d["violations"] < d["checked"] for d in counted) > 50
 
 
 def test_times_of_sqlite_in_every_writing(tmp_path: Path) -> None:
@@ -230,22 +231,22 @@ TEXTS = [
 TEXTS += ["1-x", "x", "1x", ".*[]\\", "$", ".", "bc", "\t", "x$", "😀a", "😀", " ", "٣x"]
 
 
-def by_duckdb(pattern: str) -> list[bool]:
+@pytest.fixture(scope="module")
+def matched() -> dict[str, list[bool]]:
+    """Which of the texts each pattern matches, by DuckDB."""
+    asked = "SELECT list_transform($1::VARCHAR[], lambda t: regexp_full_match(t, $2))"
     with closing(duckdb.connect()) as engine:
-        sql = "SELECT list_transform($1::VARCHAR[], lambda t: regexp_full_match(t, $2))"
-        found = engine.execute(sql, [TEXTS, pattern]).fetchone()
-    assert found is not None
-    return list(found[0])
+        return {pattern: engine.execute(asked, [TEXTS, pattern]).fetchall()[0][0] for pattern in PATTERNS}
 
 
-def test_patterns_match_what_they_do_here() -> None:
+def test_patterns_match_what_they_do_here(matched: dict[str, list[bool]]) -> None:
     for pattern in PATTERNS:
         compiled = re.compile(plain_pattern(pattern))
-        assert [compiled.match(text) is not None for text in TEXTS] == by_duckdb(pattern), pattern
+        assert [compiled.match(text) is not None for text in TEXTS] == matched[pattern], pattern
 
 
 @pytest.mark.slow
-def test_patterns_match_in_postgresql_what_they_do_here(postgresql_url: str) -> None:
+def test_patterns_match_in_postgresql_what_they_do_here(postgresql_url: str, matched: dict[str, list[bool]]) -> None:
     engine = sa.create_engine(postgresql_url)
     with engine.connect() as connection:
         for pattern in PATTERNS:
@@ -253,7 +254,7 @@ def test_patterns_match_in_postgresql_what_they_do_here(postgresql_url: str) -> 
             found = connection.exec_driver_sql(
                 'SELECT t COLLATE "C" ~ %(pattern)s FROM unnest(%(texts)s) WITH ORDINALITY AS u(t, n) ORDER BY n', asked
             )
-            assert [row[0] for row in found] == by_duckdb(pattern), pattern
+            assert [row[0] for row in found] == matched[pattern], pattern
     engine.dispose()
 
 
@@ -309,7 +310,7 @@ def fill(engine: sa.Engine, names: list[str], kinds: list[str], rows: list[tuple
 BOUNDED = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
-@settings(max_examples=6, **BOUNDED)  # type: ignore[arg-type]
+@settings(max_examples=5, **BOUNDED)  # type: ignore[arg-type]
 @given(cases())
 def test_any_table_of_sqlite_is_counted_as_here(
     tmp_path: Path, case: tuple[list[str], list[tuple[Any, ...]], TableSchema]
@@ -322,7 +323,7 @@ def test_any_table_of_sqlite_is_counted_as_here(
 
 
 @pytest.mark.slow
-@settings(max_examples=6, **BOUNDED)  # type: ignore[arg-type]
+@settings(max_examples=5, **BOUNDED)  # type: ignore[arg-type]
 @given(cases())
 def test_any_table_of_postgresql_is_counted_as_here(
     postgresql_url: str, tmp_path: Path, case: tuple[list[str], list[tuple[Any, ...]], TableSchema]
