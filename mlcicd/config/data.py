@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mlcicd.config.base import Duration, Section
-from mlcicd.config.data_set import DataSet, Spark
+from mlcicd.config.data_set import Database, DataSet, Spark
 
 Action = Literal["warn", "fail"]
 
@@ -167,13 +167,21 @@ class Data(Section):
         "", description="Command that makes the newest data part of the training data; run by `run --refresh`."
     )
     schema_file: str = Field("", alias="schema", description="Rules for columns (`mlcicd data infer` writes it).")
-    engine: Literal["duckdb", "spark"] = Field(
+    engine: Literal["duckdb", "spark", "database"] = Field(
         "duckdb",
-        description="Where `validate-data` counts: here, or (Parquet only) on Spark, which sees the paths.",
+        description="Where `validate-data` counts: here; on Spark, which sees the paths (Parquet only); or in their "
+        "`database` (tables only).",
     )
     spark: Spark = Field(default_factory=Spark, description="The session that `engine: spark` makes.")
+    database: Database = Field(default_factory=Database, description="How `engine: database` asks.")
     ignore: list[str] = Field(default_factory=list, description="Columns the model is not given (keys, times).")
     checks: DataChecks = Field(default_factory=DataChecks, description="Checks beyond the schema.")
+
+    @model_validator(mode="after")
+    def _in_tables(self) -> Data:
+        if self.engine == "database" and not (self.train_.table and self.holdout_.table):
+            raise ValueError("`engine: database` checks tables where they are: train and holdout must be tables")
+        return self
 
     @property
     def train(self) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from mlcicd.config.base import Section
+from mlcicd.config.base import Duration, Section
 
 SNAPSHOTS = ".mlcicd/data"
 """Where data sets that are not files of the project are kept as such, relative to the project."""
@@ -104,6 +104,12 @@ class Spark(Section):
 
     master: str = Field("", description="`local[4]`, `spark://host:7077`, `yarn`; what Spark's own configuration says.")
     options: dict[str, str] = Field(default_factory=dict, description="Spark's settings, by their names.")
+
+
+class Database(Section):
+    """How the databases of `engine: database` are asked."""
+
+    timeout: Duration = Field("1h", description="The longest that one statement may take.")
 
 
 def without_secrets(address: str) -> str:

@@ -19,9 +19,10 @@ from mlcicd.data.examples import row_examples
 from mlcicd.data.foreign_keys import foreign_key_checks
 from mlcicd.data.rules import compile_rules
 from mlcicd.data.schema import TableSchema
-from mlcicd.data.source import Source, quote
+from mlcicd.data.source import RefusedHere, Source, quote
 from mlcicd.data.uniqueness import unique_checks
 
+_ELSEWHERE = "write it with what docs/data.md lists for this engine, or check this table with `engine: duckdb`"
 # A plan grows with its aggregates, and planning time faster than that: very wide tables are counted in
 # several passes.
 _RULES_PER_PASS = 100
@@ -83,7 +84,7 @@ def _refuse_uncountable(source: Source, rules: Rules) -> None:
         raise ConfigError(
             f"the rule {first} can not run on this engine: {reasons[first]}{others}",
             where=str(source.path),
-            remedy="write it with what docs/data.md lists for Spark, or check this table with `engine: duckdb`",
+            remedy=_ELSEWHERE,
         )
 
 
@@ -91,13 +92,27 @@ def _count(source: Source, rules: list[RowRule]) -> tuple[int, list[_Count]]:
     rows, counts = 0, []
     for start in range(0, max(len(rules), 1), _RULES_PER_PASS):
         block = rules[start : start + _RULES_PER_PASS]
-        values = list(source.fetch(f"SELECT {', '.join(_aggregates(block))} FROM data")[0])
+        values = list(_fetch_aggregates(source, block))
         rows = int(values.pop(0))
         for rule in block:
             looked_at, obeying = int(values.pop(0) or 0), int(values.pop(0) or 0)  # NULL without rows
             low, high = (values.pop(0), values.pop(0)) if rule.range_of else (None, None)
             counts.append(_Count(looked_at, looked_at - obeying, low, high))
     return rows, counts
+
+
+def _fetch_aggregates(source: Source, rules: list[RowRule]) -> tuple[Any, ...]:
+    try:
+        return source.fetch(f"SELECT {', '.join(_aggregates(rules))} FROM data")[0]
+    except RefusedHere as refused:
+        for rule in rules:
+            try:
+                source.fetch(f"SELECT {', '.join(_aggregates([rule]))} FROM data")
+            except RefusedHere as error:
+                raise ConfigError(
+                    f"the rule {rule.name} can not be counted: {error.what}", where=error.where, remedy=_ELSEWHERE
+                ) from refused
+        raise
 
 
 def _aggregates(rules: list[RowRule]) -> list[str]:

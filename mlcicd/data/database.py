@@ -67,8 +67,8 @@ def snapshot_table(
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=target.parent, prefix=".snapshot-") as folder,
-        _asking(shown),
-        _connected(url, root) as connection,
+        asking(shown),
+        connected(url, root) as connection,
     ):
         columns = _columns(connection, table, namespace)
         refuse_duplicates(list(columns), shown)
@@ -88,7 +88,7 @@ def snapshot_table(
 
 
 @contextmanager
-def _asking(shown: str) -> Iterator[None]:
+def asking(shown: str) -> Iterator[None]:
     """Turns what drivers raise into errors a user can act on."""
     import sqlalchemy as sa
 
@@ -98,7 +98,7 @@ def _asking(shown: str) -> Iterator[None]:
         raise InputError(
             "this is no URL of a database",
             where=shown,
-            why=_first_line(error),
+            why=first_line(error),
             remedy="write it as SQLAlchemy does: postgresql://user:password@host/database, sqlite:///data/flights.db",
         ) from None
     except ModuleNotFoundError as error:
@@ -111,20 +111,20 @@ def _asking(shown: str) -> Iterator[None]:
         raise ServiceError(
             "the database can not be reached, or refuses",
             where=shown,
-            why=_first_line(error.orig or error),
+            why=first_line(error.orig or error),
             remedy="check the URL in the variable that url_env names, the network, and the rights of the user",
         ) from None
     except (sa.exc.SQLAlchemyError, UnicodeDecodeError, OverflowError, ValueError) as error:
         cause = getattr(error, "orig", None) or error
-        raise InputError("the table can not be read", where=shown, why=_first_line(cause)) from None
+        raise InputError("the table can not be read", where=shown, why=first_line(cause)) from None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 @contextmanager
-def _connected(url: str, root: Path | None) -> Iterator[sa.Connection]:
+def connected(url: str, root: Path | None) -> Iterator[sa.Connection]:
     import sqlalchemy as sa
 
     address = sa.make_url(url)
@@ -155,6 +155,18 @@ def _connected(url: str, root: Path | None) -> Iterator[sa.Connection]:
 
 def _columns(connection: sa.Connection, table: str, namespace: str) -> dict[str, str]:
     """Column name to the engine's type, in the table's order."""
+    declared = declared_columns(connection, table, namespace)
+    if connection.dialect.name == "sqlite":
+        return stored_kinds(connection, table, declared)
+    return {name: engine_type(kind) for name, kind in declared.items()}
+
+
+def declared_columns(connection: sa.Connection, table: str, namespace: str) -> dict[str, sa.types.TypeEngine[Any]]:
+    """Column name to the database's type, in the table's order.
+
+    Raises:
+        InputError: there is no such table.
+    """
     import sqlalchemy as sa
 
     inspector = sa.inspect(connection)
@@ -167,10 +179,7 @@ def _columns(connection: sa.Connection, table: str, namespace: str) -> dict[str,
         raise InputError(
             f"there is no table {table!r}{nearest(table, names)}", where=f"schema {namespace}" if namespace else ""
         )
-    declared = {str(column["name"]): column["type"] for column in found}
-    if connection.dialect.name == "sqlite":
-        return _stored_kinds(connection, table, declared)
-    return {name: engine_type(kind) for name, kind in declared.items()}
+    return {str(column["name"]): column["type"] for column in found}
 
 
 def engine_type(kind: sa.types.TypeEngine[Any]) -> str:
@@ -197,7 +206,7 @@ def engine_type(kind: sa.types.TypeEngine[Any]) -> str:
     return next((name for its_class, name in known if isinstance(kind, its_class)), "VARCHAR")
 
 
-def _stored_kinds(connection: sa.Connection, table: str, declared: dict[str, Any]) -> dict[str, str]:
+def stored_kinds(connection: sa.Connection, table: str, declared: dict[str, Any]) -> dict[str, str]:
     """Types by what is stored: SQLite keeps any value in any column, whatever was declared."""
     import sqlalchemy as sa
 
@@ -205,8 +214,8 @@ def _stored_kinds(connection: sa.Connection, table: str, declared: dict[str, Any
     for start in range(0, len(names), _COLUMNS_A_QUERY):
         block = names[start : start + _COLUMNS_A_QUERY]
         kinds = ("integer", "real", "text", "blob")
-        asked = [sa.func.max(sa.func.typeof(_quoted(name)) == kind) for name in block for kind in kinds]
-        found = list(connection.execute(sa.select(*asked).select_from(_table(table, ""))).one())
+        asked = [sa.func.max(sa.func.typeof(quoted_column(name)) == kind) for name in block for kind in kinds]
+        found = list(connection.execute(sa.select(*asked).select_from(named_table(table, ""))).one())
         for index, name in enumerate(block):
             stored = {kind for kind, seen in zip(kinds, found[index * 4 : index * 4 + 4], strict=True) if seen}
             meant = _SQLITE_MEANT.get(str(declared[name]).upper(), "")
@@ -237,13 +246,13 @@ def _as_meant(engine: duckdb.DuckDBPyConnection, name: str, kind: str) -> str:
     return quote(name) if row is None or row[0] else f"{cast} AS {quote(name)}"
 
 
-def _quoted(name: str) -> Any:
+def quoted_column(name: str) -> Any:
     import sqlalchemy as sa
 
     return sa.column(sa.sql.quoted_name(name, True))
 
 
-def _table(table: str, namespace: str) -> Any:
+def named_table(table: str, namespace: str) -> Any:
     import sqlalchemy as sa
 
     quoted = sa.sql.quoted_name
@@ -256,7 +265,11 @@ def _batches(
     import sqlalchemy as sa
 
     rows = max(1, CELLS // len(names))
-    query = sa.select(*map(_quoted, names)).select_from(_table(table, namespace)).order_by(*map(_quoted, order_by))
+    query = (
+        sa.select(*map(quoted_column, names))
+        .select_from(named_table(table, namespace))
+        .order_by(*map(quoted_column, order_by))
+    )
     yield from connection.execution_options(yield_per=rows).execute(query).partitions()
 
 
@@ -308,7 +321,7 @@ def _array(values: Sequence[Any], kind: str) -> Any:
     return made
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bytes | memoryview):
@@ -316,4 +329,4 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str) if isinstance(value, dict | list) else str(value)
 
 
-_CONVERSIONS: dict[str, Callable[[Any], Any]] = {"VARCHAR": _text, "BLOB": bytes, "DOUBLE": float, "FLOAT": float}
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {"VARCHAR": text_of, "BLOB": bytes, "DOUBLE": float, "FLOAT": float}

@@ -72,11 +72,11 @@ def duplicate_examples(source: Source, rule: UniqueRule, schema: TableSchema) ->
     shown = ", ".join(_cell(column, schema) for column in rule.columns)
     whole = " AND ".join(f"{name} IS NOT NULL" for name in names)
     rows = source.fetch(
-        f"SELECT [{shown}], __mlcicd_rows FROM (SELECT {', '.join(names)}, count(*) AS __mlcicd_rows FROM data "
-        f"WHERE {whole} GROUP BY ALL HAVING count(*) > 1) "
+        f"SELECT {shown}, __mlcicd_rows FROM (SELECT {', '.join(names)}, count(*) AS __mlcicd_rows FROM data "
+        f"WHERE {whole} GROUP BY {', '.join(names)} HAVING count(*) > 1) "
         f"ORDER BY __mlcicd_rows DESC, {', '.join(names)} LIMIT {SHOWN_ROWS}"
     )
-    return [{"values": dict(zip(rule.columns, values, strict=True)), "rows": int(n)} for values, n in rows]
+    return [{"values": dict(zip(rule.columns, values, strict=True)), "rows": int(n)} for *values, n in rows]
 
 
 def _shown_columns(source: Source, rule: RowRule, schema: TableSchema) -> list[str]:

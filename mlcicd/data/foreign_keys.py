@@ -47,6 +47,13 @@ def _check(source: Source, schema: TableSchema, index: int, rule: ForeignKey) ->
             reason=f"the column {missing[0]!r} is not in the data",
             remedy="restore the column, or take the rule out of the schema",
         )
+    if refused := source.joins_refused():
+        raise schema.error(
+            f"foreign_key.{','.join(rule.columns)} can not be checked: {refused}",
+            "foreign_keys",
+            index,
+            remedy="let the database keep it (REFERENCES), or check this table with `engine: duckdb`",
+        )
     other = _opened(source, _path(schema, rule))
     for place, name in enumerate(rule.key):
         if name not in other.columns:

@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlcicd.core.errors import DefectError, InputError
+from mlcicd.core.errors import ConfigError, DefectError, InputError
 from mlcicd.data.files import Format, digest_files, format_of, matching_files, refuse_duplicates
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 _DELIMITERS = (",", "\t", ";", "|")
 _HEADER_LIMIT = 1 << 24
+
+
+class RefusedHere(ConfigError):
+    """What an engine elsewhere could not compute of the rows it has; which rule it was, the caller knows."""
 
 
 def quote(name: str) -> str:
@@ -74,6 +78,10 @@ class Source:
 
     def refuses(self, condition: str) -> str:
         """Why a condition (our SQL) can not be counted on this source's engine; empty when it can."""
+        return ""
+
+    def joins_refused(self) -> str:
+        """Why rows can not be held against those of a file; empty when they can."""
         return ""
 
     @property

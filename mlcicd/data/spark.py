@@ -1,6 +1,5 @@
 """Tables on Spark, checked by the same rules: compiled on an empty table of the same types, counted on Spark."""
 
-# ruff: noqa: S608  (identifiers go through `quote`; text is bound as parameters by `to_spark`)
 from __future__ import annotations
 
 import uuid
@@ -9,15 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlcicd.core.errors import ConfigError, DefectError, InputError, ServiceError
+from mlcicd.data.elsewhere import Elsewhere
 from mlcicd.data.files import digest_files, format_of, matching_files, refuse_duplicates
-from mlcicd.data.source import Source, quote
-from mlcicd.data.spark_sql import NotOnSpark, to_spark
-
-if TYPE_CHECKING:
-    import duckdb
+from mlcicd.data.spark_sql import to_spark
+from mlcicd.data.translation import NotTranslated
 
 _TYPES = {
     "tinyint": "TINYINT",
@@ -45,14 +42,10 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True)
-class SparkSource(Source):
+class SparkSource(Elsewhere):
     """A Spark DataFrame as a source."""
 
     frame: Any = field(default=None, compare=False, repr=False)
-
-    @property
-    def distributed(self) -> bool:
-        return True
 
     @cached_property
     def digest(self) -> str:
@@ -61,41 +54,8 @@ class SparkSource(Source):
             raise InputError("a table on Spark has no digest of its content", where=str(self.path))
         return digest_files(self.files)
 
-    @cached_property
-    def connection(self) -> duckdb.DuckDBPyConnection:
-        """An empty table with these columns: rules are compiled and their types are checked on it."""
-        import duckdb
-
-        made = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
-        made.execute("SET TimeZone = 'UTC'")
-        columns = ", ".join(f"{quote(name)} {kind}" for name, kind in self.columns.items())
-        made.execute(f"CREATE TEMP TABLE data ({columns})")
-        made.execute("SET enable_external_access = false")
-        made.execute("SET lock_configuration = true")
-        return made
-
-    @cached_property
-    def _types(self) -> dict[str, str]:
-        return {}
-
-    def _type_of(self, expression: str) -> str:
-        import duckdb
-
-        if expression not in self._types:
-            try:
-                row = self.connection.execute(f"DESCRIBE SELECT ({expression}) AS v FROM data").fetchall()[0]
-            except duckdb.Error as error:
-                raise NotOnSpark(f"{expression}: {str(error).splitlines()[0]}") from error
-            self._types[expression] = str(row[1])
-        return self._types[expression]
-
-    def refuses(self, condition: str) -> str:
-        """Why a condition can not be counted on Spark; empty when it can."""
-        try:
-            to_spark(f"SELECT count_if({condition}) FROM data", self._type_of)
-        except NotOnSpark as error:
-            return str(error)
-        return ""
+    def translated(self, sql: str) -> tuple[str, dict[str, str]]:
+        return to_spark(sql, self.type_of)
 
     def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Runs one statement of ours on the table `data`.
@@ -108,8 +68,8 @@ class SparkSource(Source):
         if parameters:
             raise ConfigError("statements with parameters can not run on Spark", where=str(self.path))
         try:
-            text, values = to_spark(sql, self._type_of)
-        except NotOnSpark as error:
+            text, values = self.translated(sql)
+        except NotTranslated as error:
             raise ConfigError(f"this can not run on Spark: {error}", where=str(self.path), remedy=ELSEWHERE) from error
         with running(str(self.path)):
             return [tuple(row) for row in self.frame.sparkSession.sql(text, args=values).collect()]

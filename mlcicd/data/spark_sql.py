@@ -1,23 +1,17 @@
-"""Our conditions, which are DuckDB's SQL, as Spark's: what means the same, and nothing else.
-
-sqlglot parses and writes; what may pass is listed here. Two engines that both know a function often differ where it
-matters (division by zero, NaN, rounding casts, the syntax of regular expressions), so a function that is not listed is
-refused by name instead of being trusted. Text never becomes part of the SQL: literals are bound as parameters.
-"""
+"""Our conditions in Spark's words; what may pass is in :mod:`mlcicd.data.translation`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mlcicd.data.conditions import kind_of
 from mlcicd.data.java_patterns import java_pattern
+from mlcicd.data.translation import Rewrite, Translation
 
 if TYPE_CHECKING:
     from sqlglot import exp
 
-_NUMBERS = ("int", "float", "decimal")
-_SPARK_TYPES = {
+_TYPES = {
     "TINYINT": "TINYINT",
     "SMALLINT": "SMALLINT",
     "INTEGER": "INT",
@@ -25,30 +19,7 @@ _SPARK_TYPES = {
     "FLOAT": "FLOAT",
     "DOUBLE": "DOUBLE",
 }
-# Selects and their parts, and what has no type of its own to differ in.
-_PLAIN = frozenset(
-    {"Select", "From", "Table", "TableAlias", "Subquery", "Identifier", "Column", "Star", "Where", "Group", "Having"}
-    | {"Order", "Ordered", "Limit", "Tuple", "Alias", "Null", "Boolean", "Literal", "Paren", "And", "Or", "Not", "Is"}
-    | {"Case", "If", "Count", "CountIf", "Distinct", "ApproxDistinct", "Filter", "Min", "Max", "Sum", "Avg"}
-    | {"StddevPop", "DataType", "Array", "Left"}
-)
-_COMPARED = frozenset(
-    {"EQ", "NEQ", "GT", "GTE", "LT", "LTE", "NullSafeEQ", "NullSafeNEQ", "In", "Between"}
-    | {"Coalesce", "Nullif", "Greatest", "Least"}
-)
-_COMPUTED = frozenset({"Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs"})
-_OF_TEXT = frozenset({"Length", "Lower", "Upper", "Trim", "DPipe", "StartsWith", "EndsWith", "Contains", "Like"})
-_OF_TIME = {
-    "Year": ("date", "timestamp"),
-    "Month": ("date", "timestamp"),
-    "Day": ("date", "timestamp"),
-    "Hour": ("timestamp",),
-    "Minute": ("timestamp",),
-}
-
-
-class NotOnSpark(ValueError):
-    """What of a statement has no counterpart that is known to mean the same."""
+_CALLS = {"StartsWith": "STARTSWITH", "EndsWith": "ENDSWITH", "Contains": "CONTAINS", "Length": "CHAR_LENGTH"}
 
 
 def to_spark(sql: str, type_of: Callable[[str], str]) -> tuple[str, dict[str, str]]:
@@ -62,130 +33,30 @@ def to_spark(sql: str, type_of: Callable[[str], str]) -> tuple[str, dict[str, st
         Spark's SQL (meant for a session without ANSI mode and in UTC), and the values of its named parameters.
 
     Raises:
-        NotOnSpark: something in it is not listed here.
+        NotTranslated: something in it is not known to mean the same.
     """
     import sqlglot
 
-    tree = sqlglot.parse_one(sql, read="duckdb")
-    return _Translation(type_of).run(tree)
+    return _ToSpark(type_of).run(sqlglot.parse_one(sql, read="duckdb"))
 
 
-class _Translation:
-    def __init__(self, type_of: Callable[[str], str]) -> None:
-        from sqlglot import exp
+class _ToSpark(Translation):
+    place = "on Spark"
+    dialect = "spark"
 
-        self._exp = exp
-        self._type_of = type_of
-        self._values: dict[str, str] = {}
-
-    def run(self, tree: exp.Expression) -> tuple[str, dict[str, str]]:
-        # Types are asked for in DuckDB's words, so before anything is replaced; children before their parents.
-        nodes = list(tree.walk(bfs=False))
-        made = [(node, self._replacement(node)) for node in nodes]
-        for node, replacement in reversed(made):
-            if replacement is not None:
-                new = replacement(node)
-                if new is not node:
-                    node.replace(new)
-        self._bind(tree)
-        return tree.sql(dialect="spark", identify=True), self._values
-
-    def _bind(self, tree: exp.Expression) -> None:
-        for node in list(tree.find_all(self._exp.Literal)):
-            if node.is_string:
-                name = f"text{len(self._values)}"
-                self._values[name] = str(node.this)
-                node.replace(self._exp.Placeholder(this=name))
-
-    def _kind(self, node: exp.Expression) -> str:
-        return kind_of(self._type(node))
-
-    def _type(self, node: exp.Expression) -> str:
-        return self._type_of(node.sql(dialect="duckdb"))
-
-    def _replacement(self, node: exp.Expression) -> Callable[[Any], exp.Expression] | None:
-        """How a node is rewritten once its children are; None where it stays. Raises NotOnSpark."""
-        name = type(node).__name__
-        if name in _PLAIN:
-            return None
-        if name in _COMPARED:
-            return self._comparison(node)
-        if name in _COMPUTED:
-            return self._arithmetic(node, name)
-        if name in _OF_TEXT:
-            return self._text(node, name)
-        if name in _OF_TIME:
-            self._must_be(node.this, _OF_TIME[name], f"{name.lower()}()")
-            return None
-        special: dict[str, Callable[[Any], Callable[[Any], exp.Expression] | None]] = {
-            "Cast": self._cast,
-            "TryCast": self._cast,
-            "Try": lambda _: lambda new: self._exp.paren(new.this),
-            "IsNan": self._is_nan,
-            "IsInf": self._is_infinite,
-            "RegexpFullMatch": self._full_match,
-            "TimeToUnix": self._epoch,
-            "Anonymous": self._anonymous,
-        }
-        if name not in special:
-            shown = (
-                node.sql_name().lower() + "()"
-                if isinstance(node, self._exp.Func)
-                else f"{name} in {node.sql('duckdb')}"
-            )
-            raise NotOnSpark(f"{shown} is not among what is known to mean the same on Spark")
-        return special[name](node)
-
-    def _must_be(self, node: exp.Expression, kinds: tuple[str, ...], of: str) -> None:
-        kind = self._kind(node)
-        if kind not in kinds:
-            raise NotOnSpark(f"{of} of {node.sql('duckdb')}, which is {kind}, may differ on Spark")
-
-    # --- comparisons
-
-    def _comparison(self, node: exp.Expression) -> Callable[[Any], exp.Expression] | None:
-        operands = [v for value in node.args.values() for v in (value if isinstance(value, list) else [value])]
-        operands = [value for value in operands if isinstance(value, self._exp.Expression)]
-        if any(isinstance(value, self._exp.Tuple | self._exp.Subquery) for value in operands):
-            raise NotOnSpark(f"{node.sql('duckdb')} compares more than single values")
-        if isinstance(node.this, self._exp.Sum):  # of counts, over a subquery
-            return None
-        types = {id(value): self._type(value) for value in operands if not _is_text_literal(value)}
-        kinds = {kind_of(name) for name in types.values() if name != '"NULL"'}
-        if kinds <= {"date", "timestamp"} and any("WITH TIME ZONE" in name for name in types.values()):
-            kinds = {"timestamp"} if all("WITH TIME ZONE" in name for name in types.values()) else {"zoned", "naive"}
-        numeric = kinds <= set(_NUMBERS)
-        if "FLOAT" in types.values() and any(name.startswith("DECIMAL") for name in types.values()):
-            raise NotOnSpark(
-                f"{node.sql('duckdb')} compares a 32-bit float with a decimal number: write CAST(... AS DOUBLE)"
-            )
-        if not (numeric or len(kinds) <= 1 or kinds == {"date", "timestamp"}) or kinds & {"list", "struct"}:
-            raise NotOnSpark(f"{node.sql('duckdb')} compares {' with '.join(sorted(kinds))}")
-        if numeric and any(_is_text_literal(value) for value in operands) and kinds:
-            raise NotOnSpark(f"{node.sql('duckdb')} compares a number with text")
-        if kinds & {"date", "timestamp", "bool", "time"}:
-            target = next(name for name in types.values() if kind_of(name) in kinds)
-            for value in operands:
-                if _is_text_literal(value):
-                    value.replace(self._exp.cast(value.copy(), target, dialect="duckdb"))
+    def _part(self, name: str) -> Rewrite | None:
         return None
+
+    def _date_part(self, part: str) -> Rewrite:
+        return lambda new: self._call(part.upper(), new.expressions[1])
 
     # --- arithmetic
 
-    def _arithmetic(self, node: exp.Expression, name: str) -> Callable[[Any], exp.Expression] | None:
-        operands = [node.this, *([node.expression] if node.args.get("expression") else [])]
-        for operand in operands:
-            self._must_be(operand, _NUMBERS, "arithmetic")
-        result = self._type(node)
-        kinds = [self._kind(operand) for operand in operands]
-        if result == "FLOAT" or (name == "Mul" and kinds == ["decimal", "decimal"]) or result.startswith(("U", "HUGE")):
-            raise NotOnSpark(f"arithmetic in {result} ({node.sql('duckdb')}) rounds or overflows differently on Spark")
-        if name == "Mod" and set(kinds) != {"int"}:
-            raise NotOnSpark("% of numbers that are not whole differs on Spark")
+    def _computed(self, node: exp.Expression, name: str, kinds: list[str], result: str) -> Rewrite:
         if name == "Div":
             return self._division
         functions = {"Add": "TRY_ADD", "Sub": "TRY_SUBTRACT", "Mul": "TRY_MULTIPLY", "Mod": "TRY_MOD"}
-        exact = _SPARK_TYPES.get(result) if set(kinds) == {"int"} else None
+        exact = _TYPES.get(result) if set(kinds) == {"int"} else None
 
         def overflows_to_null(new: Any) -> exp.Expression:
             parts = [new.this, *([new.expression] if new.args.get("expression") else [])]
@@ -219,54 +90,36 @@ class _Translation:
 
     # --- text
 
-    def _text(self, node: exp.Expression, name: str) -> Callable[[Any], exp.Expression] | None:
-        if name == "Length" and self._kind(node.this) == "list":
-            return lambda new: self._call("ARRAY_SIZE", new.this)
-        operands = [
-            node.this,
-            *([node.expression] if isinstance(node.args.get("expression"), self._exp.Expression) else []),
-        ]
-        for operand in operands:
-            self._must_be(operand, ("string",), f"{name.lower()}()")
-        if name == "Trim" and (node.args.get("expression") or node.args.get("position")):
-            raise NotOnSpark("trim() with other arguments than the text")
-        if name == "Like" and not (_is_text_literal(node.expression) and "\\" not in str(node.expression.this)):
-            raise NotOnSpark("LIKE with a pattern that is no plain text, or holds a backslash")
-        calls = {"StartsWith": "STARTSWITH", "EndsWith": "ENDSWITH", "Contains": "CONTAINS", "Length": "CHAR_LENGTH"}
-        if name in calls:
-            return lambda new: self._call(calls[name], *filter(None, (new.this, new.args.get("expression"))))
+    def _size(self) -> Rewrite:
+        return lambda new: self._call("ARRAY_SIZE", new.this)
+
+    def _of_text(self, name: str) -> Rewrite | None:
+        if name in _CALLS:
+            return lambda new: self._call(_CALLS[name], *filter(None, (new.this, new.args.get("expression"))))
         return None
 
-    def _full_match(self, node: Any) -> Callable[[Any], exp.Expression]:
-        self._must_be(node.this, ("string",), "regexp_full_match()")
-        if not _is_text_literal(node.expression) or node.args.get("options"):
-            raise NotOnSpark("regexp_full_match() with a pattern that is no plain text, or with options")
-        try:
-            pattern = java_pattern(str(node.expression.this))
-        except ValueError as error:
-            raise NotOnSpark(str(error)) from error
-        return lambda new: self._call("REGEXP_LIKE", new.this, self._exp.Literal.string(pattern))
+    def _affix(self, name: str) -> Rewrite:
+        return lambda new: self._call(_CALLS[name], *new.expressions)
+
+    def _matches(self, pattern: str) -> Rewrite:
+        java = java_pattern(pattern)
+        return lambda new: self._call("REGEXP_LIKE", new.this, self._exp.Literal.string(java))
 
     # --- the rest
 
-    def _is_nan(self, node: Any) -> Callable[[Any], exp.Expression]:
-        self._must_be(node.this, ("float",), "isnan()")
+    def _is_nan(self) -> Rewrite:
         # Spark's isnan(NULL) is false, and NaN equals itself on both.
         return lambda new: self._exp.paren(self._exp.EQ(this=new.this, expression=self._special("NaN")))
 
-    def _is_infinite(self, node: Any) -> Callable[[Any], exp.Expression]:
-        self._must_be(node.this, ("float",), "isinf()")
+    def _is_infinite(self) -> Rewrite:
         infinite = self._special("Infinity")
         return lambda new: self._exp.paren(self._exp.EQ(this=self._call("ABS", new.this), expression=infinite))
 
-    def _finite(self, node: Any) -> Callable[[Any], exp.Expression]:
-        (value,) = node.expressions
-        kind = self._kind(value)
+    def _is_finite(self, kind: str) -> Rewrite:
         if kind in ("date", "timestamp"):
             return lambda new: self._exp.paren(
                 self._exp.EQ(this=new.expressions[0], expression=new.expressions[0].copy())
             )
-        self._must_be(value, ("float", "int"), "isfinite()")
 
         def between_infinities(new: Any) -> exp.Expression:
             # NaN is the largest number to both engines.
@@ -275,9 +128,7 @@ class _Translation:
 
         return between_infinities
 
-    def _epoch(self, node: Any) -> Callable[[Any], exp.Expression]:
-        self._must_be(node.this, ("date", "timestamp"), "epoch()")
-
+    def _seconds(self) -> Rewrite:
         def seconds(new: Any) -> exp.Expression:
             stamp = self._exp.Anonymous(this="TIMESTAMP", expressions=[new.this])
             return self._exp.Div(
@@ -287,38 +138,7 @@ class _Translation:
 
         return seconds
 
-    def _anonymous(self, node: Any) -> Callable[[Any], exp.Expression]:
-        name = str(node.this).lower()
-        if name == "isfinite" and len(node.expressions) == 1:
-            return self._finite(node)
-        parts = {"year": "YEAR", "month": "MONTH", "day": "DAY", "hour": "HOUR", "minute": "MINUTE"}
-        if name == "date_part" and len(node.expressions) == 2 and _is_text_literal(node.expressions[0]):
-            part = str(node.expressions[0].this).lower()
-            if part in parts:
-                self._must_be(node.expressions[1], _OF_TIME[part.capitalize()], f"{part}()")
-                return lambda new: self._call(parts[part], new.expressions[1])
-        if name in ("suffix", "ends_with", "prefix") and len(node.expressions) == 2:
-            for operand in node.expressions:
-                self._must_be(operand, ("string",), f"{name}()")
-            called = "STARTSWITH" if name == "prefix" else "ENDSWITH"
-            return lambda new: self._call(called, *new.expressions)
-        raise NotOnSpark(f"{name}() is not among the functions that are known to mean the same on Spark")
-
-    def _cast(self, node: Any) -> Callable[[Any], exp.Expression] | None:
-        written = node.to.sql(dialect="duckdb").upper()
-        target = kind_of({"TEXT": "VARCHAR", "INT": "INTEGER", "REAL": "FLOAT"}.get(written, written))
-        before = "literal" if _is_text_literal(node.this) else self._kind(node.this)
-        shown = isinstance(node.this, self._exp.Min | self._exp.Max) or isinstance(node.parent, self._exp.Left)
-        fine = {
-            "string": ("string", "int", "bool", "date", "timestamp", "decimal", *(("float",) if shown else ())),
-            "float": (*_NUMBERS, "literal"),
-            "timestamp": ("timestamp", "date", "literal"),
-            "date": ("date", "timestamp", "literal"),
-            "bool": ("bool", "literal"),
-            "int": ("int", "bool"),
-        }
-        if before not in fine.get(target, ()) and not (shown and target == "string"):
-            raise NotOnSpark(f"a cast from {before} to {target} ({node.sql('duckdb')}) may differ on Spark")
+    def _as(self, node: Any, before: str, target: str) -> Rewrite | None:
         if target == "int":  # one that is too large is NULL in a rule, not what is left of it
             return lambda new: self._try_cast(new.this, new.to)
         if target == "string" and self._exp.DataType.is_type(node.to, "text", "varchar"):
@@ -334,10 +154,3 @@ class _Translation:
 
     def _decimal(self, value: exp.Expression) -> exp.Expression:
         return self._exp.cast(value, "DECIMAL(20, 0)")
-
-    def _call(self, name: str, *arguments: exp.Expression) -> exp.Expression:
-        return self._exp.Anonymous(this=name, expressions=list(arguments))
-
-
-def _is_text_literal(node: Any) -> bool:
-    return type(node).__name__ == "Literal" and bool(node.is_string)

@@ -34,7 +34,7 @@ def further_checks(record: Record, own: Profile, sources: dict[str, Source], fea
     train, target = sources["train"], record.project.config.data.target
     checks: list[Check] = []
     if asked.rows is not None:
-        checks += _row_counts(record, asked.rows, sources)
+        checks += row_count_checks(record, asked.rows, sources)
     if asked.constant is not None:
         rule = asked.constant
         # The label is looked at elsewhere, and a constant one fails there.
@@ -96,7 +96,8 @@ def _severity(action: Action) -> Severity:
     return Severity.FAIL if action == "fail" else Severity.WARN
 
 
-def _row_counts(record: Record, rule: RowCounts, sources: dict[str, Source]) -> list[Check]:
+def row_count_checks(record: Record, rule: RowCounts, sources: dict[str, Source]) -> list[Check]:
+    """How many rows there are against last time; nothing of a data set that last time had not."""
     before, name = (_champions_rows if rule.against == "champion" else _last_rows)(record)
     required = f"between {rule.min_ratio:g} and {rule.max_ratio:g} times those of {name}"
     checks = []

@@ -25,13 +25,15 @@ def bring_snapshots(record: Record, wanted: Collection[str], *, always: bool = F
         always: also where there is a snapshot of that origin. Without, all stages of a pipeline see the same bytes.
 
     Raises:
-        ConfigError: the variable that `url_env` names is not set.
+        ConfigError: the variable that `url_env` names is not set; the table stays where it is (`engine: database`).
         InputError: there is no such table or file, or it can not be read.
         ServiceError: the database or store can not be reached, or refuses.
     """
     for relative, origin in record.project.config.data.brought.items():
         if relative not in wanted:
             continue
+        if record.project.config.data.engine == "database" and origin.table:
+            raise _stays(record, relative, origin)
         target = record.project.root / relative
         note = target.with_name(f"{Path(relative).name}.json")
         key = secret(record.project.environ)
@@ -48,12 +50,24 @@ def bring_snapshots(record: Record, wanted: Collection[str], *, always: bool = F
         write_atomic(note, json.dumps(written))
 
 
+def _stays(record: Record, relative: str, origin: DataSet) -> ConfigError:
+    kind = Path(relative).stem
+    return ConfigError(
+        f"{record.stage} reads rows, and data.{kind} ({origin.shown}) stays in its database: `data.engine` is database",
+        file=FILE_NAME,
+        line=record.project.document.line(("data", "engine")),
+        why="Nothing of it was copied here, so that there is nothing to train, judge or compare with.",
+        remedy="keep `engine: database` in a profile for validate-data alone "
+        "(profiles: {warehouse: {data: {engine: database}}}), and let the other stages read a snapshot",
+    )
+
+
 def _bring(record: Record, relative: str, origin: DataSet, target: Path, known: str) -> str:
     if origin.table:
         from mlcicd.data.database import snapshot_table
 
         snapshot_table(
-            _url(record, relative, origin),
+            url_of(record, relative, origin),
             origin.table,
             target,
             namespace=origin.namespace,
@@ -66,7 +80,12 @@ def _bring(record: Record, relative: str, origin: DataSet, target: Path, known: 
     return fetch(origin.path, target, shown=origin.shown, known=known)
 
 
-def _url(record: Record, relative: str, origin: DataSet) -> str:
+def url_of(record: Record, relative: str, origin: DataSet) -> str:
+    """The URL of a table's database.
+
+    Raises:
+        ConfigError: the variable that `url_env` names is not set.
+    """
     if not origin.url_env:
         return origin.url
     url = record.project.environ.get(origin.url_env, "")

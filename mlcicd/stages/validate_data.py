@@ -14,12 +14,13 @@ from mlcicd.core.yaml_lines import nearest
 from mlcicd.data.leakage import leakage_checks
 from mlcicd.data.profile import Profile, profile
 from mlcicd.data.source import Source, open_source, quote
-from mlcicd.stages.common import data_path, prepare_data, registry_of, sensitive_columns
-from mlcicd.stages.data_checks import further_checks
+from mlcicd.stages.common import data_path, prepare_data, prepare_files, registry_of, sensitive_columns
+from mlcicd.stages.data_checks import further_checks, row_count_checks
 from mlcicd.stages.drifting import drift_findings, with_rows_and_slices
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.reference import champion_profile
 
+_ONLY_HERE = ("leakage", "drift", "constant")
 _ONLY_EMBEDDED = (
     "population",
     "sources",
@@ -37,15 +38,16 @@ def validate_data(record: Record) -> Status | None:
     """Checks training data and holdout: schema, leakage between them, and drift against the reference profile."""
     project = record.project
     data = project.config.data
-    _refuse_what_spark_can_not(project)
+    _refuse_what_the_engine_can_not(project)
+    if data.engine == "database":
+        _validate_in_database(record)
+        return None
     prepare_data(record, always=True)
     sources: dict[str, Source] = {}
     for kind in ("train", "holdout"):
         record.progress.step(f"reading {getattr(data, kind)}")
         sources[kind] = _open(project, data_path(record, kind))
-        record.checks += _basics(kind, sources[kind], data.target, project.config.model.task)
-    record.checks += _unknown_ignored(record, sources)
-    _schema_checks(record, sources)
+    _first_checks(record, sources)
     if any(c.status is CheckStatus.FAILED and c.name.startswith("target in") for c in record.checks):
         return None
     if data.checks.leakage is not None:
@@ -61,12 +63,38 @@ def validate_data(record: Record) -> Status | None:
     record.checks += further_checks(record, reference, sources, _features(project, sources["train"]))
     if data.checks.drift is not None:
         _drift_checks(record, reference, sources)
+    _say_that_all_is_well(record, sources)
+    return None
+
+
+def _validate_in_database(record: Record) -> None:
+    """The checks that need no rows here; the others were refused."""
+    from mlcicd.stages.database_tables import open_tables
+
+    prepare_files(record, always=True)
+    with open_tables(record) as tables:
+        sources: dict[str, Source] = {**tables}
+        _first_checks(record, sources)
+        rule = record.project.config.data.checks.rows
+        if rule is not None:
+            record.checks += row_count_checks(record, rule, sources)
+        _say_that_all_is_well(record, sources)
+
+
+def _first_checks(record: Record, sources: dict[str, Source]) -> None:
+    config = record.project.config
+    for kind, source in sources.items():
+        record.checks += _basics(kind, source, config.data.target, config.model.task)
+    record.checks += _unknown_ignored(record, sources)
+    _schema_checks(record, sources)
+
+
+def _say_that_all_is_well(record: Record, sources: dict[str, Source]) -> None:
     if conclude(record.checks) is Status.PASSED:
         rows = [f"{source.rows:,} {kind} rows" for kind, source in sources.items()]
         warnings = sum(c.status is CheckStatus.FAILED for c in record.checks)
         record.summary = f"{' and '.join(rows)} are as they should be"
         record.summary += f", with {warnings} warning{'s' * (warnings != 1)}" if warnings else ""
-    return None
 
 
 def _open(project: Project, path: Path) -> Source:
@@ -78,21 +106,23 @@ def _open(project: Project, path: Path) -> Source:
     return open_spark(path, master=data.spark.master, options=data.spark.options)
 
 
-def _refuse_what_spark_can_not(project: Project) -> None:
+def _refuse_what_the_engine_can_not(project: Project) -> None:
     """A check that is asked for and can not run is an error, before anything is read: not a check less."""
     data = project.config.data
     if data.engine == "duckdb":
         return
-    for name in _ONLY_EMBEDDED:
+    in_database = data.engine == "database"
+    for name in (*_ONLY_HERE, *_ONLY_EMBEDDED) if in_database else _ONLY_EMBEDDED:
         asked: object = data.checks
         for key in name.split("."):
             asked = getattr(asked, key, None)
         if asked:
             raise ConfigError(
-                f"data.checks.{name} can not run on Spark",
+                f"data.checks.{name} can not run {'in a database' if in_database else 'on Spark'}",
                 file=FILE_NAME,
                 line=project.document.line(("data", "checks", *name.split("."))),
-                why="It looks at rows themselves, by functions that only the embedded engine has.",
+                why="It looks at rows themselves, by functions that "
+                + ("a database does not have." if in_database else "only the embedded engine has."),
                 remedy="check a sample of the data with `engine: duckdb` for it, in a profile of its own",
             )
 

@@ -200,3 +200,54 @@ def test_the_same_configuration_on_spark(root: Path) -> None:
     (root / "schema.yaml").write_text(SCHEMA + "foreign_keys: [{columns: [id], file: train.parquet, key: [id]}]\n")
     keyed = {c.name: c.status for c in validate_data(project_at(root)).checks}
     assert keyed["train.foreign_key.id"] == "passed"
+
+
+def test_a_table_is_checked_where_it_is_and_nothing_of_it_is_kept(tables: Path) -> None:
+    (tables / "schema.yaml").write_text(
+        "version: 1\nkey: [id]\ncolumns: {a: {type: float}, y: {in: [0, 1]}}\n"
+        "rules: [{name: sum, expression: a + b < 100}]\n"
+    )
+    change(tables / "mlcicd.yaml", "target: y,", "target: y, engine: database, schema: schema.yaml,")
+    verdict = validate_data(project_at(tables))
+    assert verdict.status is Status.PASSED, verdict.summary
+    assert verdict.subject("data") is None
+    table = verdict.subject("table", "train")
+    assert table is not None
+    assert (table.details["table"], table.details["product"]) == ("train", "sqlite")
+    assert f"{table.details['rows']:,} train rows" in verdict.summary
+    assert not (tables / ".mlcicd" / "data").exists()
+    for stage in (train, evaluate):
+        refused = stage(project_at(tables))
+        assert refused.exit_code == 2
+        assert "stays in its database" in refused.summary
+    with sqlite3.connect(tables / "flights.db") as database:
+        database.execute("UPDATE train SET y = 2 WHERE id % 10 = 0")
+    database.close()
+    failed = validate_data(project_at(tables))
+    assert failed.status is Status.FAILED
+    assert next(c for c in failed.checks if c.name == "train.y.in").details["examples"][0]["values"]["y"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        (
+            "target: y,",
+            "target: y, engine: database, checks: {leakage: {keys: [id]}},",
+            "leakage can not run in a database",
+        ),
+        ("target: y,", "target: y, engine: database, checks: {drift: {}},", "drift can not run in a database"),
+    ],
+    ids=["leakage", "drift"],
+)
+def test_a_check_that_a_database_can_not_make_is_an_error(tables: Path, old: str, new: str, what: str) -> None:
+    change(tables / "mlcicd.yaml", old, new)
+    verdict = validate_data(project_at(tables))
+    assert verdict.exit_code == 2
+    assert what in verdict.summary
+
+
+def test_the_engine_database_is_for_tables(root: Path) -> None:
+    change(root / "mlcicd.yaml", "target: y,", "target: y, engine: database,")
+    with pytest.raises(ConfigError, match="train and holdout must be tables"):
+        load_project(root)
