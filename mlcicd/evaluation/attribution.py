@@ -199,7 +199,8 @@ def _unevenness(differences: Floats, codes: Ints, rows: NDArray[np.int64], weigh
     w = np.ones(differences.size) if weight is None else weight
 
     def total(values: Floats) -> Floats:
-        return np.bincount(codes, weights=values, minlength=rows.size)
+        found: Floats = np.bincount(codes, weights=values, minlength=rows.size).astype(np.float64)
+        return found
 
     # Kish's effective rows: as many equal ones would tell a mean as well as these unequal ones do.
     worth = total(w) ** 2 / np.maximum(total(w * w), 1e-300)
