@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from mlcicd.config import seconds
 from mlcicd.core.errors import MlcicdError
+from mlcicd.core.verdict import Check
 from mlcicd.evaluation.intervals import MetricResult, estimate
 from mlcicd.evaluation.predictions import Predictions
 from mlcicd.evaluation.two_factors import Order, Share, Split, split
@@ -24,7 +26,7 @@ from mlcicd.stages.record import Record
 from mlcicd.stages.train_crossed import Origin, find_crossed, train_crossed
 
 NEW_CODE, OLD_CODE = "the new code on the old data", "the old code on the new data"
-_REMEDY = "set evaluate.attribution.train to train what is missing, where both commits can be checked out"
+_REMEDY = "set evaluate.attribution.train: what is missing is then trained"
 
 
 @dataclass
@@ -46,20 +48,20 @@ def add_change_origin(record: Record, ground: Ground, results: Sequence[MetricRe
     try:
         new, old = (Origin.of_run(ground.registry, one.run_id) for one in (candidate, champion))
     except MlcicdError as error:
-        record.checks.append(not_known(f"the runs can not be read: {error.one_line()}"))
+        _say(record, not_known(f"the runs can not be read: {error.one_line()}"))
         return
     if not all((new.code, new.data, old.code, old.data)):
         whose = "champion" if new.code and new.data else "candidate"
-        record.checks.append(not_known(f"the {whose}'s run does not say which code and data it was trained from"))
+        _say(record, not_known(f"the {whose}'s run does not say which code and data it was trained from"))
         return
     if new.code == old.code or new.data == old.data:
         _one_factor(record, gated, code=new.code != old.code, data=new.data != old.data)
         return
     crossings = _crossings(record, ground, new, old)
     if not crossings.answers:
-        reason = "; ".join(f"{what}: {why}" for what, why in crossings.lacking.items())
+        reason = _lacking(crossings)
         wanted = record.project.config.evaluate.attribution.train
-        record.checks.append(not_known(reason, "" if wanted else _REMEDY))
+        _say(record, not_known(reason, "" if wanted else _REMEDY))
         return
     splits = [(one, split(one, _orders(record, ground, one, crossings.answers))) for one in gated]
     _report(record, splits, crossings)
@@ -73,14 +75,14 @@ def _differs(result: MetricResult) -> bool:
 def _one_factor(record: Record, gated: Sequence[MetricResult], *, code: bool, data: bool) -> None:
     """Only one of the two changed, or none: this needs no further model."""
     if not code and not data:
-        record.checks.append(neither())
+        _say(record, neither())
         return
     none = Share(0.0, (0.0, 0.0))
     for one in gated:
         assert one.difference is not None
         whole = Share(one.difference, one.difference_interval)
         found = Split(one.name, one.difference, whole if code else none, whole if data else none, orders=2)
-        record.checks.append(told(one, found, changed="code" if code else "data"))
+        _say(record, told(one, found, changed="code" if code else "data"))
         _keep(record, found, {})
 
 
@@ -90,7 +92,7 @@ def _crossings(record: Record, ground: Ground, new: Origin, old: Origin) -> _Cro
         try:
             run_id, digest = _model(record, ground, code, data)
             if not run_id:
-                found.lacking[what] = "no run has it"
+                found.lacking[what] = "no run has trained it"
                 continue
             answers = answers_of_runs(record, ground.registry, ground.holdout, [(run_id, digest)], what)
         except MlcicdError as error:
@@ -148,15 +150,34 @@ def _step(record: Record, ground: Ground, whole: MetricResult, after: Prediction
 
 
 def _report(record: Record, splits: Sequence[tuple[MetricResult, Split | None]], crossings: _Crossings) -> None:
-    lacking = "; ".join(f"{what} is not known: {why}" for what, why in crossings.lacking.items())
+    lacking = _lacking(crossings)
     for result, found in splits:
         if found is None:
-            record.checks.append(not_known(f"{result.name} has no value for one of the crossed trainings"))
+            _say(record, not_known(f"{result.name} has no value for one of the crossed trainings"))
             continue
-        record.checks.append(told(result, found, lacking=lacking))
+        _say(record, told(result, found, lacking=lacking))
         _keep(record, found, crossings.runs)
 
 
+def _lacking(crossings: _Crossings) -> str:
+    """Which models are not known, and why; those of one reason together."""
+    whats: dict[str, list[str]] = {}
+    for what, why in crossings.lacking.items():
+        whats.setdefault(why, []).append(what)
+    return "; ".join(f"{' and '.join(together)}: {why}" for why, together in whats.items())
+
+
 def _keep(record: Record, found: Split, runs: dict[str, str]) -> None:
-    kept = record.details.setdefault("code_and_data", {"runs": runs, "metrics": []})
-    kept["metrics"].append(asdict(found))
+    _kept(record)["runs"] = runs
+    _kept(record)["metrics"].append(asdict(found))
+
+
+def _say(record: Record, check: Check) -> None:
+    record.checks.append(check)
+    _kept(record)["sentences"].append(check.reason)
+
+
+def _kept(record: Record) -> dict[str, Any]:
+    """What the report and a program read of it."""
+    found: dict[str, Any] = record.details.setdefault("code_and_data", {"runs": {}, "metrics": [], "sentences": []})
+    return found

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import html
 import math
 import os
 import random
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +13,15 @@ import pytest
 from support import git
 
 from mlcicd.config import Project, load_project
-from mlcicd.core.errors import InputError, MlcicdError
+from mlcicd.core.errors import CommandFailed, InputError
+from mlcicd.core.progress import SILENT
 from mlcicd.core.verdict import Check, CheckStatus, Status, Verdict
 from mlcicd.registry.tracking import TAG
-from mlcicd.report import comment_markdown
+from mlcicd.report import comment_markdown, report_html
 from mlcicd.stages import evaluate, train
-from mlcicd.stages.common import registry_of
+from mlcicd.stages.common import readable_registries, registry_of
 from mlcicd.stages.record import Record
+from mlcicd.stages.train import fingerprint_of
 from mlcicd.stages.train_crossed import Origin, find_crossed, train_crossed
 
 CONFIG = """\
@@ -124,7 +125,7 @@ def test_from_the_change_of_one_to_the_split_of_both(crowned: Path) -> None:
     trains(crowned)
     verdict, check = judged(crowned)
     assert (check.status, check.name) == (CheckStatus.PASSED, "mae by code and data")
-    assert check.reason.startswith("only the data changed: ")
+    assert "and all of it comes from the data: code, parameters and environment are the champion's" in check.reason
     (found,) = verdict.details["code_and_data"]["metrics"]
     assert found["code"]["value"] == 0
     assert found["data"]["value"] == found["difference"] == pytest.approx(mae(OLD, NOW) - mae(OLD, BEFORE))
@@ -137,7 +138,7 @@ def test_from_the_change_of_one_to_the_split_of_both(crowned: Path) -> None:
     assert found["orders"] == 1
     assert found["code"]["value"] == pytest.approx(mae(NEW, NOW) - mae(OLD, NOW))
     assert found["data"]["value"] == pytest.approx(mae(OLD, NOW) - mae(OLD, BEFORE))
-    assert "the new code on the old data is not known: no run has it" in check.reason
+    assert check.reason.endswith("the other is not known (the new code on the old data: no run has trained it).")
     assert runs_of(crowned) == 3
 
     # Trained where that is asked for, in a checkout of its own.
@@ -155,10 +156,86 @@ def test_from_the_change_of_one_to_the_split_of_both(crowned: Path) -> None:
     assert math.isclose(found["code"]["value"] + found["data"]["value"], found["difference"], abs_tol=1e-12)
     low, high = found["code"]["interval"]
     assert low < found["code"]["value"] < high
-    assert "mae by code and data" in comment_markdown([verdict])
+    share = found["code"]["value"] / found["difference"]
+    told = f"mae is better than the champion's by 0.3001: {share:.0%} of that comes from the code"
+    assert check.reason.startswith(told)
+    assert told in html.unescape(comment_markdown([verdict]))
+    assert told in html.unescape(report_html([verdict], title="t", generated=verdict.finished))
 
     # From now on it is known.
     config.write_text(CONFIG)
     again, _ = judged(crowned)
     assert runs_of(crowned) == 4
     assert again.details["code_and_data"]["metrics"] == verdict.details["code_and_data"]["metrics"]
+
+
+@pytest.fixture
+def two(project: Path) -> tuple[Path, Origin, Origin]:
+    """A project of two cheap trainings, the second of other code and other data; and what each was made of."""
+    (project / ".gitignore").write_text(".mlcicd/\nmodel/\nmlartifacts/\nmlflow.db*\n")
+    first = trains(project).outputs["run-id"]
+    (project / "train.py").write_text((project / "train.py").read_text() + "\nprint('new')\n")
+    (project / "train.csv").write_text("a,y\n5,1\n6,0\n")
+    second = trains(project).outputs["run-id"]
+    registry = registry_of(at(project))
+    return project, Origin.of_run(registry, second), Origin.of_run(registry, first)
+
+
+def crossed(root: Path, code: Origin, data: Origin) -> Path:
+    """The model of a crossed training, fetched."""
+    project = at(root)
+    registry = registry_of(project)
+    made = train_crossed(Record(project, "evaluate", dry_run=False, progress=SILENT), registry, code, data)
+    assert find_crossed([registry], code, data) == (made.run_id, made.digest)
+    # A pull request reads what was merged; the other way round, nothing of a pull request is read.
+    in_pull_request = at(root, GITHUB_EVENT_NAME="pull_request")
+    both = readable_registries(in_pull_request, registry_of(in_pull_request))
+    assert [one.experiment for one in both] == ["tiny-pull-requests", "tiny"]
+    assert find_crossed(both, code, data) == (made.run_id, made.digest)
+    assert [one.experiment for one in readable_registries(project, registry)] == ["tiny"]
+    return registry.fetch_model(made.run_id, project.model_cache, digest=made.digest)
+
+
+def test_each_crossing_has_the_data_that_it_says(two: tuple[Path, Origin, Origin]) -> None:
+    root, new, old = two
+    # One that was killed has left its run RUNNING, and a checkout.
+    journal = root / ".mlcicd" / "crossed" / ".mlcicd" / "training-run"
+    journal.parent.mkdir(parents=True)
+    journal.write_text("abandoned")
+    registry = registry_of(at(root))
+    registry.start_run("tiny", {"mlcicd.attempt": "abandoned"})
+    assert (crossed(root, new, old) / "data").read_text() == "a,y\n1,0\n2,1\n"
+    assert registry.running_runs({"mlcicd.attempt": "abandoned"}) == []
+    assert (crossed(root, old, new) / "data").read_text() == "a,y\n5,1\n6,0\n"
+    assert (root / "train.csv").read_text() == "a,y\n5,1\n6,0\n"
+    # Crossed runs are ordinary ones: who trains this code on this data has it.
+    (root / "train.csv").write_text("a,y\n1,0\n2,1\n")
+    assert train(at(root)).status is Status.SKIPPED
+
+
+def test_what_can_not_be_brought_as_it_was_is_not_trained(two: tuple[Path, Origin, Origin]) -> None:
+    root, new, old = two
+    before = runs_of(root)
+    for code, data, told in (
+        (replace(new, commit="0" * 40), old, "the commit 000000000 is not in this clone"),
+        (replace(new, commit=""), old, "it is not known from which commit"),
+        (replace(new, commit=old.commit), old, "is not what run"),
+        (new, replace(old, commit=new.commit), "the data of commit"),
+        (new, replace(old, commit=""), "the run names no commit"),
+    ):
+        with pytest.raises(InputError) as error:
+            crossed(root, code, data)
+        assert told in error.value.one_line()
+        assert not (root / ".mlcicd" / "crossed").exists()
+    with pytest.raises(InputError) as error:
+        crossed(root, replace(new, commit=old.commit), old)
+    assert error.value.why == "Other than then: code."
+    assert runs_of(root) == before
+    # Code that fails on the other data ends its run, and leaves nothing behind.
+    (root / "train.py").write_text("raise SystemExit('not this data')\n")
+    git(root, "commit", "--quiet", "--all", "--message", "broken")
+    broken = fingerprint_of(at(root)).code_digest
+    with pytest.raises(CommandFailed):
+        crossed(root, replace(new, commit=git(root, "rev-parse", "HEAD"), code=broken), old)
+    assert runs_of(root) == before + 1
+    assert len(git(root, "worktree", "list").splitlines()) == 1
