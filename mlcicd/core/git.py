@@ -91,6 +91,15 @@ def _git(root: Path, *arguments: str, given: bytes = b"") -> str:
     return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else ""
 
 
+def commits_that_name(root: Path, text: str, *files: str) -> list[str]:
+    """The commits of any branch after which a text stands in files where it did not before (or the other way round).
+
+    Args:
+        files: git's patterns of the files that are looked at.
+    """
+    return _git(root, "log", "--all", "--reverse", "--format=%H", f"-S{text}", "--", *files).split()
+
+
 @contextmanager
 def worktree(root: Path, commit: str, folder: Path) -> Iterator[Path]:
     """A checkout of a commit beside the one there is, removed at the end; gives the place of `root` in it.

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlcicd.config import FILE_NAME, Project, load_project
 from mlcicd.core.digests import digest_tree
-from mlcicd.core.errors import ConfigError, InputError
+from mlcicd.core.errors import ConfigError, InputError, MlcicdError
 from mlcicd.core.files import alone
-from mlcicd.core.git import worktree
+from mlcicd.core.git import commits_that_name, worktree
 from mlcicd.data.revision import at_revision
 from mlcicd.registry import Registry
 from mlcicd.registry.tracking import TAG, checked_digest
@@ -23,6 +22,7 @@ from mlcicd.stages.train_data import by_dvc
 from mlcicd.stages.train_one import (
     CODE_DIGEST,
     DATA_DIGEST,
+    DATA_RECORD,
     Bench,
     Trained,
     fingerprint_of,
@@ -33,6 +33,8 @@ from mlcicd.stages.train_one import (
 from mlcicd.training.dvc_pipeline import Stage, read_pipeline
 from mlcicd.training.matrix import Cell, cells
 
+_COMMITS = 3
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -41,6 +43,7 @@ class Origin:
     Attributes:
         code: digest of all that it depends on but its data.
         data: digest of the training data's content.
+        record: what DVC calls the data (an MD5); empty where it does not know them.
         parts: digests by part of the fingerprint, to say what differs.
     """
 
@@ -48,6 +51,7 @@ class Origin:
     code: str
     data: str
     commit: str
+    record: str = ""
     parts: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -62,6 +66,7 @@ class Origin:
             checked_digest(tags.get(CODE_DIGEST, "")),
             checked_digest(tags.get(DATA_DIGEST, "")),
             tags.get("mlflow.source.git.commit", ""),
+            tags.get(DATA_RECORD, ""),
             parts if isinstance(parts, dict) else {},
         )
 
@@ -116,36 +121,48 @@ def _as_here(crossed: Project, project: Project) -> Project:
 
 def _place_data(project: Project, crossed: Project, data: Origin) -> None:
     """Puts the training data that a run had into a checkout, and beside it the holdout of now, which programs read."""
-    with _brought(project, data) as source:
-        _copy(source, crossed.root / crossed.config.data.train)
+    with tempfile.TemporaryDirectory(dir=project.state, prefix="data-") as temporary:
+        _copy(_brought(project, data, Path(temporary)), crossed.root / crossed.config.data.train)
     for kind in ("holdout", "current"):
         here, there = (getattr(one.config.data, kind) for one in (project, crossed))
         if here and there and (project.root / here).exists():
             _copy(project.root / here, crossed.root / there)
 
 
-@contextmanager
-def _brought(project: Project, data: Origin) -> Iterator[Path]:
-    """Training data with the digest that a run recorded: what is here, else that of the run's commit.
+def _brought(project: Project, data: Origin, folder: Path) -> Path:
+    """Training data with the digest that a run recorded: what is here, else that of a commit, brought into a folder.
 
     Raises:
-        InputError, ServiceError: neither has it.
+        InputError, ServiceError: no commit has it, or can not be read; of the first that was tried.
     """
     here = project.root / project.config.data.train
     if here.exists() and digest_tree(here) == data.data:
-        yield here
-        return
-    if not data.commit:
-        raise InputError("the run names no commit, from which its training data could be brought", where=data.run_id)
-    with tempfile.TemporaryDirectory(dir=project.state, prefix="data-") as temporary:
-        found = at_revision(here, data.commit, Path(temporary))
-        if digest_tree(found) != data.data:
-            raise InputError(
-                f"the data of commit {data.commit[:9]} is not what run {data.run_id[:8]} learned from",
-                where=project.config.data.train,
-                why="It was changed and not committed, or made by the training itself.",
-            )
-        yield found
+        return here
+    first: MlcicdError | None = None
+    for commit in _commits_of(project, data):
+        try:
+            (folder / commit).mkdir()
+            found = at_revision(here, commit, folder / commit)
+            if digest_tree(found) == data.data:
+                return found
+        except MlcicdError as error:
+            first = first or error
+        first = first or InputError(
+            f"the data of commit {commit[:9]} is not what run {data.run_id[:8]} learned from",
+            where=project.config.data.train,
+            why="It was changed and not committed, or made by the training itself.",
+        )
+    raise first or InputError("the run names no commit that its data could be brought from", where=data.run_id)
+
+
+def _commits_of(project: Project, data: Origin) -> list[str]:
+    """Where a run's training data may be: its own commit, and those that record what DVC calls it.
+
+    A training by DVC writes its lock, which is committed afterwards, if at all.
+    """
+    name = data.record.removesuffix(".dir")
+    recorded = commits_that_name(project.root, name, "*dvc.lock", "*.dvc")[:_COMMITS] if name else []
+    return list(dict.fromkeys(commit for commit in (data.commit, *recorded) if commit))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -32,6 +32,8 @@ _ATTEMPT = f"{TAG}attempt"
 # Of everything that a training depends on but its data, and of the content of these: tags of its run.
 CODE_DIGEST = f"{TAG}code_digest"
 DATA_DIGEST = f"{TAG}data_digest"
+# What DVC calls the data: with it, a commit is found that has them.
+DATA_RECORD = f"{TAG}data_record"
 
 
 @dataclass(frozen=True)
@@ -220,12 +222,19 @@ def train_now(bench: Bench, cell: Cell, before: Fingerprint | None, params: Mapp
                 f"{TAG}model_digest": made.digest,
                 f"{TAG}model_path": project.config.train.artifact,
                 DATA_DIGEST: data,
+                DATA_RECORD: _record_of_data(project),
             },
         )
         _finish(registry, run_id, made.completed)
     _keep(record, base)
     _data_subject(record, data)
     return Trained(cell, run_id, made.digest, made.model, made.completed, made.leftovers)
+
+
+def _record_of_data(project: Project) -> str:
+    """The MD5 that DVC has recorded of the training data, or of the folder it is in; empty where it has none."""
+    covering = read_pipeline(project.root).records.covering(project.config.data.train)
+    return covering[1].md5 if covering is not None else ""
 
 
 @contextmanager
