@@ -14,6 +14,7 @@ from mlcicd.core.digests import digest_tree
 from mlcicd.core.errors import ConfigError, InputError, MlcicdError
 from mlcicd.core.files import alone
 from mlcicd.core.git import commits_that_name, worktree
+from mlcicd.core.process import user_environment
 from mlcicd.data.revision import at_revision
 from mlcicd.registry import Registry
 from mlcicd.registry.tracking import TAG, checked_digest
@@ -139,10 +140,12 @@ def _brought(project: Project, data: Origin, folder: Path) -> Path:
     if here.exists() and digest_tree(here) == data.data:
         return here
     first: MlcicdError | None = None
+    # DVC is the project's, and need not be beside us.
+    search = user_environment(project.environ, project.python, {}).get("PATH")
     for commit in _commits_of(project, data):
         try:
             (folder / commit).mkdir()
-            found = at_revision(here, commit, folder / commit)
+            found = at_revision(here, commit, folder / commit, search=search)
             if digest_tree(found) == data.data:
                 return found
         except MlcicdError as error:
