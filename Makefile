@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 
 .PHONY: demo test check lint types generate lock act clean \
   fault fault-canary fault-deploy \
-  bench-canary bench-coverage bench-data bench-evaluate bench-races bench-scan bench-serve
+  bench-canary bench-coverage bench-data bench-evaluate bench-races bench-skipped bench-scan bench-serve
 
 $(STAMP): pyproject.toml tools/setup.sh actions/_shared/requirements.txt examples/flight-delays/requirements.txt
 	PYTHON="$(PYTHON)" bash tools/setup.sh $(VENV)
@@ -59,6 +59,9 @@ bench-races: $(STAMP)  ## 500 rounds of 4 to 8 promoters, beside the alias call 
 
 bench-evaluate: $(STAMP)
 	$(BIN)/python benchmarks/evaluate.py
+
+bench-skipped: $(STAMP)  ## `mlcicd train` where nothing changed, beside the whole training
+	$(BIN)/python benchmarks/skipped.py
 
 bench-coverage: $(STAMP)  ## How often intervals hold the truth and gates err, on simulated populations
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py

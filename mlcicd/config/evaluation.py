@@ -67,6 +67,16 @@ class UserMetric(Section):
     resample_for: Duration = Field("60s", description="Resampling stops after this long, with the draws it has.")
 
 
+class Attribution(Section):
+    """How it is found out what a difference to the champion comes from: the code, or the data."""
+
+    train: bool = Field(
+        False,
+        description="Train what no run has yet of the new code on the old data and the old code on the new data, in "
+        "checkouts of their commits; without it, such runs are looked up alone.",
+    )
+
+
 class Evaluate(Section):
     """The gates a candidate must pass."""
 
@@ -80,6 +90,9 @@ class Evaluate(Section):
     fairness: list[Fairness] = Field(default_factory=list, description="Gates on the gaps between groups.")
     calibration: Calibration | None = Field(None, description="Gates on the parts of the Brier score.")
     robustness: list[Robustness] = Field(default_factory=list, description="Gates under noise, holes and swaps.")
+    attribution: Attribution = Field(
+        default_factory=Attribution, description="How a difference is split between code and data."
+    )
     expectations: str = Field("", description="File of behavioural expectations (`.yaml` or `.jsonl`).")
     sample_rows: int = Field(
         1000, ge=10, le=20_000, description="Rows of the holdout that robustness and expectations are tried on."

@@ -23,13 +23,14 @@ T = TypeVar("T", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Project:
-    """A user's project: its root folder, its configuration, and where things are kept."""
+    """A user's project: its root folder, its configuration (after `profile`), and where things are kept."""
 
     root: Path
     config: Config
     document: Document
     digest: str
     environ: Mapping[str, str] = field(repr=False, default_factory=dict)
+    profile: str = ""
 
     @property
     def state(self) -> Path:
@@ -138,7 +139,8 @@ def load_project(root: str | Path = ".", *, profile: str = "", environ: Mapping[
     config = validate(Config, data, document)
     for name in _named_variables(config.model_dump(mode="json")):
         learn_secret(environ.get(name, ""))
-    return Project(root, config, document, digest_json(config.model_dump(mode="json", exclude={"profiles"})), environ)
+    digest = digest_json(config.model_dump(mode="json", exclude={"profiles"}))
+    return Project(root, config, document, digest, environ, profile)
 
 
 def _named_variables(value: object) -> Iterator[str]:

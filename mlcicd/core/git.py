@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from mlcicd.core.errors import ServiceError
+from mlcicd.core.errors import InputError, ServiceError
+
+_CHECKOUT = 1800  # seconds; large files come through their filters
 
 
 @dataclass(frozen=True)
@@ -84,3 +89,53 @@ def _git(root: Path, *arguments: str, given: bytes = b"") -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else ""
+
+
+def commits_that_name(root: Path, text: str, *files: str) -> list[str]:
+    """The commits of any branch after which a text stands in files where it did not before (or the other way round).
+
+    Args:
+        files: git's patterns of the files that are looked at.
+    """
+    return _git(root, "log", "--all", "--reverse", "--format=%H", f"-S{text}", "--", *files).split()
+
+
+@contextmanager
+def worktree(root: Path, commit: str, folder: Path) -> Iterator[Path]:
+    """A checkout of a commit beside the one there is, removed at the end; gives the place of `root` in it.
+
+    Hooks do not run: those of DVC and LFS tools would fetch data that nobody asked for.
+
+    Args:
+        root: a folder of the repository.
+        folder: where; what an interrupted call has left there is removed.
+
+    Raises:
+        InputError: the repository has no such commit, or it has no such folder.
+        ServiceError: git could not check it out.
+    """
+    if not commit or not _git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"):
+        raise InputError(
+            f"the commit {commit[:9]} is not in this clone" if commit else "it is not known from which commit it is",
+            where=str(root),
+            remedy="fetch it (actions/checkout with `fetch-depth: 0`)" if commit else "train from a commit",
+        )
+    inside = _git(root, "rev-parse", "--show-prefix")
+    _remove_worktree(root, folder)
+    command = ["git", "-c", "core.hooksPath=/dev/null", "-C", str(root), "worktree", "add", "--quiet", "--detach"]
+    try:
+        done = subprocess.run([*command, str(folder), commit], capture_output=True, check=False, timeout=_CHECKOUT)
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+            raise ServiceError(f"git could not check out {commit[:9]}", where=str(folder), why="".join(said))
+        if not (folder / inside).is_dir():
+            raise InputError(f"the commit {commit[:9]} has no folder {inside}", where=str(root))
+        yield folder / inside
+    finally:
+        _remove_worktree(root, folder)
+
+
+def _remove_worktree(root: Path, folder: Path) -> None:
+    _git(root, "worktree", "remove", "--force", "--force", str(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+    _git(root, "worktree", "prune")

@@ -11,7 +11,7 @@ from mlcicd.core.errors import InputError, ServiceError, redact
 LIMIT_SECONDS = 3600
 
 
-def at_revision(path: Path, revision: str, folder: Path) -> Path:
+def at_revision(path: Path, revision: str, folder: Path, *, search: str | None = None) -> Path:
     """Brings a file (with DVC, a directory too) of a git revision into a folder.
 
     What git keeps comes from git (through its filters, so that LFS pointers become the content), what DVC keeps comes
@@ -21,6 +21,7 @@ def at_revision(path: Path, revision: str, folder: Path) -> Path:
         path: where it is now, or would be; its name decides how it is read.
         revision: branch, tag or commit.
         folder: it is written there under its own name.
+        search: the PATH that `dvc` is looked for on; that of this process when None.
 
     Raises:
         InputError: there is no such revision, or neither git nor DVC has the path in it.
@@ -42,7 +43,7 @@ def at_revision(path: Path, revision: str, folder: Path) -> Path:
     if kind == "blob":
         _from_git(root, revision, name, target)
     else:
-        _from_dvc(root, revision, name, target)
+        _from_dvc(root, revision, name, target, search)
     return target
 
 
@@ -59,8 +60,8 @@ def _from_git(root: Path, revision: str, name: str, target: Path) -> None:
         raise ServiceError(f"git could not read {name} at {revision}", where=str(root), why=_said(done.stderr))
 
 
-def _from_dvc(root: Path, revision: str, name: str, target: Path) -> None:
-    program = shutil.which("dvc")
+def _from_dvc(root: Path, revision: str, name: str, target: Path, search: str | None) -> None:
+    program = shutil.which("dvc", path=search)
     if program is None:
         raise ServiceError(
             f"git does not keep {name} at {revision}, and DVC is not installed",

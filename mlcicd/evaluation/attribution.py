@@ -144,7 +144,7 @@ def attribute(
     ]
     whole = float(weight @ differences / weight.sum())
     ordered = sorted(parts, key=lambda part: -abs(part.contribution))
-    return Attribution(metric.name, by, whole, tuple(ordered), _unevenness(differences, codes, rows))
+    return Attribution(metric.name, by, whole, tuple(ordered), _unevenness(differences, codes, rows, problem.weight))
 
 
 def most_uneven(
@@ -193,18 +193,30 @@ def _interval(problem: Problem, contributions: Floats, value: float) -> Interval
     return from_influence(value, gathered, -math.inf, math.inf).interval(0.95)
 
 
-def _unevenness(differences: Floats, codes: Ints, rows: NDArray[np.int64]) -> float:
-    """Cochran's Q of the parts' means, by Wilson and Hilferty's transformation of chi squared to a normal quantile."""
+def _unevenness(differences: Floats, codes: Ints, rows: NDArray[np.int64], weight: Floats | None) -> float:
+    """Cochran's Q of the parts' (weighted) means, by Wilson and Hilferty's transformation of chi squared to a normal
+    quantile."""
+    w = np.ones(differences.size) if weight is None else weight
+
+    def total(values: Floats) -> Floats:
+        found: Floats = np.bincount(codes, weights=values, minlength=rows.size).astype(np.float64)
+        return found
+
+    # Kish's effective rows: as many equal ones would tell a mean as well as these unequal ones do.
+    worth = total(w) ** 2 / np.maximum(total(w * w), 1e-300)
     # A variance of a few rows would tell of unevenness by itself.
-    told = rows >= _FEWEST_ROWS
+    told = (rows >= _FEWEST_ROWS) & (worth >= _FEWEST_ROWS)
     if told.sum() < 2:
         return -math.inf
-    mean = np.bincount(codes, weights=differences, minlength=rows.size)[told] / rows[told]
-    square = np.bincount(codes, weights=differences**2, minlength=rows.size)[told] / rows[told]
-    variance = np.maximum(square - mean**2, 0.0) / (rows[told] - 1)
+    worth, heavy = worth[told], total(w)[told]
+    means = total(w * differences) / total(w).clip(1e-300)
+    # Of a ratio of sums, linearised: unequal weights are no repeated rows.
+    variance = total((w * (differences - means[codes])) ** 2)[told] / heavy**2 * worth / (worth - 1)
+    mean = means[told]
     if not (variance > 0).all():
         # Parts that no model moved have no spread of their own: that of all rows stands for it.
-        variance = np.maximum(variance, float(differences.var()) / rows[told])
+        all_rows = float(np.average((differences - np.average(differences, weights=w)) ** 2, weights=w))
+        variance = np.maximum(variance, all_rows / worth)
     if not (variance > 0).all():
         return -math.inf
     centre = float((mean / variance).sum() / (1 / variance).sum())

@@ -14,6 +14,7 @@ from typing import Any
 
 from mlcicd.core.verdict import Check, Verdict
 from mlcicd.report import wording
+from mlcicd.report.changes import told_in_a_sentence
 from mlcicd.report.markup import clean
 from mlcicd.report.quantities import bounds, number
 
@@ -61,7 +62,9 @@ def comparison(verdict: Verdict) -> list[Row]:
 
 
 def told_elsewhere(verdict: Verdict, check: Check) -> bool:
-    """Whether a row of the comparison says all there is to a check: it passed, or there was no champion."""
+    """Whether a row of the comparison, or a sentence below it, says all there is to a check that asks for nothing."""
+    if told_in_a_sentence(verdict, check):
+        return True
     metrics = verdict.details.get("metrics")
     if not isinstance(metrics, list) or check.slice or wording.needs_attention(check):
         return False

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlcicd.core.verdict import Check, Status, Verdict
 from mlcicd.report import wording
+from mlcicd.report.changes import change_sentences
 from mlcicd.report.comparison import Estimate, Row, comparison, told_elsewhere
 from mlcicd.report.figures import MalformedFigure, parse_figure
 from mlcicd.report.intervals import interval_svg
@@ -32,6 +33,7 @@ _OPEN_CHECKS = 12
 # The stages that a reader comes for stand before the others, each in its order.
 _FIRST = ("error", "failed", "inconclusive", "ungated")
 _FIGURES = 12
+_MINUS = re.compile(r"(?<!\w)-(?=\d)")
 _OPERATORS = {">=": "≥ ", "<=": "≤ ", ">= ": "≥ ", "<= ": "≤ ", "-": "−"}
 _BACKTICKS = re.compile(r"`([^`]+)`")
 # Not behind the & of what has been escaped.
@@ -89,6 +91,7 @@ class StageSection:
     error: dict[str, str]
     log: list[str]
     comparison: list[Row]
+    changes: list[str]
     checks: list[CheckRow]
     folded: list[CheckRow]
     folded_tally: str
@@ -177,6 +180,7 @@ def _section(verdict: Verdict, position: int) -> StageSection:
         log=wording.error_log(verdict),
         error={k: v for k, v in wording.error_lines(verdict).items() if v != clean(verdict.summary)},
         comparison=[_typeset_row(row) for row in comparison(verdict)],
+        changes=[_MINUS.sub("−", text) for text in change_sentences(verdict)],
         checks=rows[:shown],
         folded=rows[shown:],
         folded_tally=wording.tally(checks[shown:]),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mlcicd.core.verdict import Check, Status, Verdict
 from mlcicd.report import wording
+from mlcicd.report.changes import change_sentences
 from mlcicd.report.comparison import Row, comparison, told_elsewhere
 from mlcicd.report.figures import MalformedFigure
 from mlcicd.report.markup import clean, code, prose
@@ -128,6 +129,9 @@ def _section(verdict: Verdict, level: _Detail, *, fold: bool) -> Iterator[str]:
         yield ""
     yield from _error(verdict, level)
     yield from _comparison(comparison(verdict)[: level.rows])
+    for sentence in change_sentences(verdict) if level.text else []:
+        yield prose(sentence, limit=level.text)
+        yield ""
     if level.rows >= _ENOUGH_FOR_A_MATRIX:
         yield from _confusion(verdict)
     checks = [c for c in wording.ranked(verdict.checks) if not (level.rows and told_elsewhere(verdict, c))]

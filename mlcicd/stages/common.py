@@ -25,10 +25,21 @@ def registry_of(project: Project) -> Registry:
     Runs of pull requests are kept in an experiment of their own: a run is reused by its fingerprint, and what an
     unmerged change has written must never become the model of a merged one.
     """
-    tracking = project.config.tracking
-    experiment = tracking.experiment or project.config.model.name
-    if _unmerged(project.environ):
-        experiment += "-pull-requests"
+    name = _experiment(project)
+    return _registry(project, f"{name}-pull-requests" if _unmerged(project.environ) else name)
+
+
+def readable_registries(project: Project, registry: Registry) -> list[Registry]:
+    """The project's registry, and for the job of a pull request that of the merged runs, which it may read, too."""
+    merged = _experiment(project)
+    return [registry] if registry.experiment == merged else [registry, _registry(project, merged)]
+
+
+def _experiment(project: Project) -> str:
+    return project.config.tracking.experiment or project.config.model.name
+
+
+def _registry(project: Project, experiment: str) -> Registry:
     return Registry(
         project.tracking_uri,
         experiment=experiment,

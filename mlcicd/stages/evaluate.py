@@ -12,6 +12,7 @@ from mlcicd.evaluation.intervals import MetricResult
 from mlcicd.registry import Registry
 from mlcicd.stages.common import data_path, prepare_data, registry_of
 from mlcicd.stages.evaluate_answers import answers_of, file_model
+from mlcicd.stages.evaluate_changes import add_change_origin
 from mlcicd.stages.evaluate_gates import (
     at_line,
     budget_checks,
@@ -75,6 +76,7 @@ def evaluate(
     known = _known(champion)
     ground = Ground(registry, holdout, y, candidate, both[0], known, both[1], rows.weight, rows.structure)
     add_seed_noise(record, registry, holdout, y, candidate, rows, results)
+    add_change_origin(record, ground, results)
     gate_checks = further_gates(record, [at_line(record, check) for check in checks], ground)
     record.checks += gate_checks
     add_insight(record, holdout, column_values, y, *both, rows)

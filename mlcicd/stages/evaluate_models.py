@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from mlcicd.config import FILE_NAME
@@ -11,6 +13,8 @@ from mlcicd.core.digests import digest_json, digest_tree
 from mlcicd.core.errors import ConfigError, InputError
 from mlcicd.core.model_format import find_model, is_callable_name
 from mlcicd.core.verdict import Check, CheckStatus, Verdict
+from mlcicd.data.questions import questions
+from mlcicd.data.source import Source
 from mlcicd.evaluation.answers import predictions_of
 from mlcicd.evaluation.predictions import Predictions
 from mlcicd.evaluation.scoring import Scored
@@ -162,6 +166,35 @@ def score_model(record: Record, model: Model, asked: Path | Callable[[], Path], 
         key: scored.figures[key] for key in ("load_seconds", "score_seconds", "peak_bytes")
     }
     return scored
+
+
+def answers_of_runs(
+    record: Record, registry: Registry, holdout: Source, models: Sequence[tuple[str, str]], why: str
+) -> list[Predictions]:
+    """What the models of other runs answer on the holdout.
+
+    Args:
+        models: run and digest of each.
+        why: what they are asked for, in words.
+
+    Raises:
+        CommandFailed, InputError, ServiceError: one can not be fetched, is not admitted, or does not answer.
+    """
+    project = record.project
+    with ExitStack() as stack:
+
+        @cache
+        def asked() -> Path:
+            return stack.enter_context(questions(holdout, project.config.data.target, project.state / "cache"))
+
+        found = []
+        for place, (run_id, digest) in enumerate(models, 1):
+            record.progress.step(f"{why}: asking training {place} of {len(models)} on {holdout.rows:,} rows")
+            model = registry.fetch_model(run_id, project.model_cache, digest=digest)
+            data = digest_of(record, "data", "holdout")
+            scored = scored_here(record, model, digest, asked, data, f"training {run_id[:8]}")
+            found.append(as_predictions(record, scored))
+        return found
 
 
 def as_predictions(record: Record, scored: Scored) -> Predictions:

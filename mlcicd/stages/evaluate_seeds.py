@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from mlcicd.core.errors import MlcicdError
 from mlcicd.core.verdict import Check, CheckStatus, Severity
-from mlcicd.data.questions import questions
 from mlcicd.data.source import Source
 from mlcicd.evaluation.intervals import MetricResult, estimate
-from mlcicd.evaluation.predictions import Predictions
 from mlcicd.evaluation.seed_noise import SeedNoise, seed_noise
 from mlcicd.registry import Registry
 from mlcicd.report.quantities import number
-from mlcicd.stages.common import digest_of, earlier
+from mlcicd.stages.common import earlier
 from mlcicd.stages.evaluate_metrics import Rows
-from mlcicd.stages.evaluate_models import Model, as_predictions
+from mlcicd.stages.evaluate_models import Model, answers_of_runs
 from mlcicd.stages.record import Record
-from mlcicd.stages.scoring import scored_here
 
 # Of the candidate's siblings; more make a band little narrower and each has to be fetched and asked.
 _MOST = 9
@@ -41,7 +35,8 @@ def add_seed_noise(
         return
     values = {result.name: [result.candidate] for result in told}
     try:
-        for predictions in _answers(record, registry, holdout, siblings, len(y)):
+        models = [(one["run"], one["digest"]) for one in siblings]
+        for predictions in answers_of_runs(record, registry, holdout, models, "seed noise"):
             found = estimate(
                 record.project.config.model.task, list(values), y, predictions, sample_weight=rows.weight,
                 resamples=100, structure=rows.structure,
@@ -75,26 +70,6 @@ def _siblings(record: Record, candidate: Model) -> list[dict[str, str]]:
     if not any(one.get("run") == candidate.run_id for one in known):
         return []
     return [one for one in known if one.get("run") != candidate.run_id][:_MOST]
-
-
-def _answers(
-    record: Record, registry: Registry, holdout: Source, siblings: Sequence[dict[str, str]], rows: int
-) -> list[Predictions]:
-    project = record.project
-    with ExitStack() as stack:
-
-        @cache
-        def asked() -> Path:
-            return stack.enter_context(questions(holdout, project.config.data.target, project.state / "cache"))
-
-        found = []
-        for place, one in enumerate(siblings, 1):
-            record.progress.step(f"seed noise: asking training {place} of {len(siblings)} on {rows:,} rows")
-            model = registry.fetch_model(one["run"], project.model_cache, digest=one["digest"])
-            data = digest_of(record, "data", "holdout")
-            scored = scored_here(record, model, one["digest"], asked, data, f"training {one['run'][:8]}")
-            found.append(as_predictions(record, scored))
-        return found
 
 
 def _beside(result: MetricResult, noise: SeedNoise) -> Check:

@@ -53,7 +53,9 @@ def check_reproducible(record: Record, bench: Bench, first: Trained) -> list[Che
     apart = compare_answers(one.answer, other.answer, settings.tolerance)
     files = differing_files(kept, second)
     if apart.differing:
-        # What the same training does by chance; of one that is reproducible a second one tells nothing.
+        # What the same training does by chance; of one that is reproducible a second one tells nothing. The run keeps
+        # its model, for `evaluate` to ask.
+        bench.registry.log_model(run_id, second)
         record.details["trainings"].append({"run": run_id, "digest": made.digest})
     record.details["reproducible"] = {
         "rows": apart.rows,

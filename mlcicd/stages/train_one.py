@@ -29,7 +29,11 @@ from mlcicd.training.estimator import INPUT, USAGE, about, estimator_job, object
 from mlcicd.training.matrix import Cell
 
 _ATTEMPT = f"{TAG}attempt"
-_DATA = f"{TAG}data_digest"
+# Of everything that a training depends on but its data, and of the content of these: tags of its run.
+CODE_DIGEST = f"{TAG}code_digest"
+DATA_DIGEST = f"{TAG}data_digest"
+# What DVC calls the data: with it, a commit is found that has them.
+DATA_RECORD = f"{TAG}data_record"
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ def fingerprint_of(project: Project) -> Fingerprint:
         python=project.python,
         seed=train.seed,
         makes=[train.artifact],
+        by_dvc=by_dvc(project),
     )
     if not train.matrix:
         return found
@@ -129,7 +134,7 @@ def of_cell(base: Fingerprint, cell: Cell) -> Fingerprint:
     if not cell.key:
         return base
     parts = {name: digest for name, digest in base.parts.items() if name != "matrix"}
-    return Fingerprint({**parts, "cell": digest_json(cell.values)})
+    return replace(base, parts={**parts, "cell": digest_json(cell.values)})
 
 
 def what_is_run(project: Project) -> str:
@@ -157,7 +162,7 @@ def obtain(bench: Bench, cell: Cell) -> Trained | None:
             "another tracking server.",
             remedy=f'run `mlcicd train --select "{cell.key}"` with the same tracking.uri',
         )
-    params = _recorded_params(record.project, cell)
+    params = recorded_params(record.project, cell)
     if record.dry_run:
         return None
     bench.bring_data()
@@ -167,7 +172,7 @@ def obtain(bench: Bench, cell: Cell) -> Trained | None:
         found = _reuse(bench, cell, before)
         if found is not None:
             return found
-    return _train_now(bench, cell, before, params)
+    return train_now(bench, cell, before, params)
 
 
 def _reuse(bench: Bench, cell: Cell, base: Fingerprint) -> Trained | None:
@@ -186,11 +191,11 @@ def _reuse(bench: Bench, cell: Cell, base: Fingerprint) -> Trained | None:
             record.progress.step(f"run {run_id[:8]} has the same fingerprint, but {error.one_line()}: training again")
             return None
     _keep(record, base)
-    _data_subject(record, tags.get(_DATA, "") or bench.pipeline.records.digest(record.project.config.data.train))
+    _data_subject(record, tags.get(DATA_DIGEST, "") or bench.pipeline.records.digest(record.project.config.data.train))
     return Trained(cell, run_id, digest, local)
 
 
-def _train_now(bench: Bench, cell: Cell, before: Fingerprint | None, params: Mapping[str, str]) -> Trained:
+def train_now(bench: Bench, cell: Cell, before: Fingerprint | None, params: Mapping[str, str]) -> Trained:
     record, registry = bench.record, bench.registry
     project = record.project
     record.progress.step(f"training: {what_is_run(project)}")
@@ -213,15 +218,23 @@ def _train_now(bench: Bench, cell: Cell, before: Fingerprint | None, params: Map
             {
                 f"{TAG}fingerprint": of_cell(base, cell).digest,
                 f"{TAG}fingerprint_parts": json.dumps(of_cell(base, cell).parts),
+                CODE_DIGEST: of_cell(base, cell).code_digest,
                 f"{TAG}model_digest": made.digest,
                 f"{TAG}model_path": project.config.train.artifact,
-                _DATA: data,
+                DATA_DIGEST: data,
+                DATA_RECORD: _record_of_data(project),
             },
         )
         _finish(registry, run_id, made.completed)
     _keep(record, base)
     _data_subject(record, data)
     return Trained(cell, run_id, made.digest, made.model, made.completed, made.leftovers)
+
+
+def _record_of_data(project: Project) -> str:
+    """The MD5 that DVC has recorded of the training data, or of the folder it is in; empty where it has none."""
+    covering = read_pipeline(project.root).records.covering(project.config.data.train)
+    return covering[1].md5 if covering is not None else ""
 
 
 @contextmanager
@@ -351,7 +364,7 @@ def _estimator_params(project: Project) -> dict[str, Any]:
     return read_yaml(path, file=params, environ={}, interpolate=False).data
 
 
-def _recorded_params(project: Project, cell: Cell) -> dict[str, str]:
+def recorded_params(project: Project, cell: Cell) -> dict[str, str]:
     """Parameters for the run's record: of the file or the configuration, and of the cell."""
     params = project.config.train.params
     if isinstance(params, dict):

@@ -67,6 +67,11 @@ class Pipeline:
             found += new
             wanted |= {dep for stage in new for dep in stage.deps}
 
+    def making(self, paths: Sequence[str], *, apart_from: Sequence[str]) -> list[Stage]:
+        """The stages that make these paths (all stages where none is declared to), but for those that make others."""
+        others = self.relevant(apart_from)
+        return [stage for stage in self.relevant(paths) or self.stages if stage not in others]
+
     def makes(self, path: str) -> bool:
         return any(_overlap(out, normal(path)) for stage in self.stages for out in stage.outs)
 
@@ -76,17 +81,22 @@ class Pipeline:
         deps = {dep for stage in stages for dep in stage.deps}
         return sorted(dep for dep in deps if not any(_overlap(out, dep) for out in made))
 
-    def identity(self, stages: Sequence[Stage]) -> str:
+    def identity(self, stages: Sequence[Stage], *, apart_from: Sequence[str] = ()) -> str:
         """Digest of what these stages would make: their definitions, parameters and sources as they are now.
 
         What a stage makes for another is not part of it: that follows from the rest.
+
+        Args:
+            apart_from: sources that do not count.
         """
         if not stages:
             return ""
         about = [
             [s.name, s.definition, {f: chosen_values(self.root / f, k) for f, k in _params(s).items()}] for s in stages
         ]
-        return digest_json([about, [[path, self._source(path)] for path in self.sources(stages)]])
+        left_out = [normal(path) for path in apart_from]
+        sources = [path for path in self.sources(stages) if not any(_overlap(path, other) for other in left_out)]
+        return digest_json([about, [[path, self._source(path)] for path in sources]])
 
     def _source(self, path: str) -> str:
         here = self.root / path

@@ -25,14 +25,27 @@ class Fingerprint:
 
     Attributes:
         files: digests of the single files that `code` and `lock` are made of, by path; to say what changed.
+        making: of a training by DVC, digest of the stages that make the model and not its data; else empty.
     """
 
     parts: Mapping[str, str]
     files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    making: str = ""
 
     @property
     def digest(self) -> str:
         return digest_json(dict(self.parts))
+
+    @property
+    def code_digest(self) -> str:
+        """Of all that the model depends on but its training data: code, parameters, environment, command and seed.
+
+        A training by DVC runs the stages that are not up to date, and DVC knows what these read: code and parameters of
+        the stages before, which make the data, are no part of it.
+        """
+        left_out = {"data", "pipeline"} | ({"command", "code", "params"} if self.making else set())
+        parts = {name: digest for name, digest in self.parts.items() if name not in left_out}
+        return digest_json({**parts, "making": self.making})
 
     def changed_from(self, parts: Mapping[str, str]) -> list[str]:
         """The names of the parts that differ from another fingerprint's."""
@@ -67,6 +80,7 @@ def fingerprint(
     python: str,
     seed: int,
     makes: Sequence[str] = (),
+    by_dvc: bool = False,
     pipeline: Pipeline | None = None,
 ) -> Fingerprint:
     """Computes the fingerprint. Data that DVC knows need not be here, and counts the same whether it is or not.
@@ -81,6 +95,7 @@ def fingerprint(
         python: the interpreter; its version counts, not its path.
         seed: the seed given to the command.
         makes: paths that the command makes; what the DVC stages that make these, or the data, start from counts.
+        by_dvc: the command is DVC's.
         pipeline: the DVC side of the project, when it was read already.
 
     Raises:
@@ -107,7 +122,17 @@ def fingerprint(
             "interpreter": interpreter_version(python),
         },
         {"code": code_files, "lock": lock_files},
+        _making(pipeline, data, makes, seed) if by_dvc else "",
     )
+
+
+def _making(pipeline: Pipeline, data: Sequence[str], makes: Sequence[str], seed: int) -> str:
+    """Digest of the stages that make the model and not the data; empty where the same stages make both."""
+    stages = pipeline.making(makes, apart_from=data)
+    if not stages:
+        return ""
+    of_data = {out for stage in pipeline.relevant(data) for out in stage.outs}
+    return digest_json([pipeline.identity(stages, apart_from=[*of_data, *data]), seed])
 
 
 def _data_digest(pipeline: Pipeline, path: str) -> str:

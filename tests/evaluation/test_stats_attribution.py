@@ -131,3 +131,32 @@ def test_a_few_odd_rows_are_no_unevenness() -> None:
         metric = get_metric("mae")
         found += most_uneven(problem, metric, row_differences(problem, metric), columns) is not None
     assert found <= 9
+
+
+def test_unevenness_is_that_of_the_weighted_rows() -> None:
+    metric = get_metric("mae")
+    rng = np.random.default_rng(5)
+    carrier = rng.choice(["AA", "DL", "WN"], 3000)
+    y, noise = rng.normal(size=3000), rng.normal(size=3000)
+    # The candidate is worse in a third of one carrier's rows.
+    bad = (carrier == "WN") & (rng.random(3000) < 0.3)
+    models = Predictions(scores=y + np.where(bad, 4, 1) * noise), Predictions(scores=y + noise[::-1])
+
+    def found(of_bad_rows: float) -> bool:
+        problem = prepare("regression", y, *models, np.where(bad, of_bad_rows, 1.0))
+        return most_uneven(problem, metric, row_differences(problem, metric), {"carrier": carrier}) is not None
+
+    assert found(1.0) and found(3.0)
+    # Rows that stand for next to nobody make no part uneven.
+    assert not found(0.001)
+
+
+def test_unequal_weights_alone_are_no_unevenness() -> None:
+    metric, named = get_metric("mae"), 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed + 1000)
+        problem, carrier, _ = world(600, seed, sample_weight=rng.lognormal(sigma=1.0, size=600))
+        columns = {"carrier": carrier, **{f"x{i}": rng.normal(size=600) for i in range(4)}}
+        named += most_uneven(problem, metric, row_differences(problem, metric), columns) is not None
+    # Nominally 5 of 100, standard error 2.2.
+    assert named <= 12

@@ -105,3 +105,44 @@ def test_damaged_dvc_record(root: Path, text: str) -> None:
 def test_an_interpreter_that_does_not_run(root: Path) -> None:
     with pytest.raises(InputError, match="does not run"):
         make(root, python="/no/such/python")
+
+
+def test_the_code_digest_is_of_all_but_the_data(root: Path) -> None:
+    before = make(root).code_digest
+    (root / "data.csv").write_text("a\n2\n")
+    assert make(root).code_digest == before
+    for file in ("train.py", "requirements.txt", "params.yaml"):
+        (root / file).write_text("x: 2")
+        now = make(root).code_digest
+        assert now != before
+        before = now
+    assert make(root, seed=1).code_digest != before
+
+
+PIPELINE = """\
+stages:
+  prepare: {cmd: python prepare.py, deps: [prepare.py], params: [rows], outs: [data.csv, holdout.csv]}
+  train: {cmd: python train.py, deps: [train.py, data.csv, holdout.csv], params: [rate], outs: [model]}
+"""
+
+
+def test_of_a_training_by_dvc_what_makes_the_data_is_data(root: Path) -> None:
+    (root / "dvc.yaml").write_text(PIPELINE)
+    (root / "prepare.py").write_text("1")
+    (root / "params.yaml").write_text("rows: 1\nrate: 1\n")
+
+    def digest() -> str:
+        return make(root, command="dvc repro train", makes=["model"], by_dvc=True).code_digest
+
+    before = digest()
+    (root / "params.yaml").write_text("rows: 2\nrate: 1\n")
+    (root / "prepare.py").write_text("2")
+    (root / "data.csv").write_text("a\n2\n")
+    (root / "holdout.csv").write_text("a\n3\n")
+    assert digest() == before
+    (root / "params.yaml").write_text("rows: 2\nrate: 2\n")
+    assert digest() != before
+    before = digest()
+    (root / "train.py").write_text("2")
+    assert digest() != before
+    assert make(root, command="dvc repro train", makes=["model"], by_dvc=True, seed=2).code_digest != digest()

@@ -107,3 +107,55 @@ def test_without_two_finite_values_there_is_no_band() -> None:
     assert seed_noise([0.5, math.nan]) is None
     same = seed_noise([0.5, 0.5])
     assert same is not None and same.band == 0 and same.holds(0.0) and not same.holds(1e-9)
+
+
+# A slope with a draw of its own in it, whatever the seed; loaded without any library.
+UNSEEDED = """\
+import os, pathlib, pickle
+from linear import Slope
+pathlib.Path("model").mkdir()
+draw = int.from_bytes(os.urandom(4), "big") / 2**32
+pathlib.Path("model/model.pkl").write_bytes(pickle.dumps(Slope(2.2 + 0.1 * draw)))
+"""
+LINEAR = """\
+class Slope:
+    def __init__(self, slope):
+        self.slope = slope
+
+    def predict(self, table):
+        return self.slope * table["x"].to_numpy()
+"""
+TWICE = """\
+version: 1
+model: {name: tiny, task: regression}
+data: {train: train.csv, holdout: holdout.csv, target: y}
+train: {run: python train.py, reproducible: {action: warn}}
+supply_chain: {scan: warn}
+evaluate: {gates: {mae: {vs_champion: {margin: 1}}}}
+"""
+
+
+def test_what_training_twice_differs_by_stands_beside_the_difference(project: Path) -> None:
+    for name, text in (("mlcicd.yaml", TWICE), ("train.py", UNSEEDED), ("linear.py", LINEAR)):
+        (project / name).write_text(text)
+    draw = random.Random(4)
+    xs = [round(draw.uniform(1, 3), 4) for _ in range(200)]
+    rows = [f"{x},{2 * x + draw.gauss(0, 0.1):.4f}" for x in xs]
+    for name in ("train.csv", "holdout.csv"):
+        (project / name).write_text("\n".join(["x,y", *rows]) + "\n")
+    (project / "champion.csv").write_text("\n".join(["prediction", *(f"{2.25 * x:.6f}" for x in xs)]) + "\n")
+
+    trained = train(load_project(project, environ=dict(os.environ)), twice=True)
+    assert trained.status is Status.PASSED, (trained.summary, trained.details.get("error"))
+    assert "trained twice: 200 of 200 rows differ" in trained.summary
+    verdict = evaluate(load_project(project, environ=dict(os.environ)), champion_predictions="champion.csv")
+    assert verdict.status is Status.PASSED, (verdict.summary, verdict.details.get("error"))
+    noise = verdict.details["seed_noise"]["mae"]
+    told = next(metric for metric in verdict.details["metrics"] if metric["name"] == "mae")
+    assert noise["values"][0] == told["candidate"] != noise["values"][1]
+    # Student's quantile of one degree of freedom; two values stand half their distance times the root of 2 apart.
+    assert noise["band"] == pytest.approx(12.7062 * abs(noise["values"][0] - noise["values"][1]), rel=1e-4)
+    beside = next(check for check in verdict.checks if check.name == "mae beside seed noise")
+    assert (beside.status is CheckStatus.INCONCLUSIVE) == (abs(told["difference"]) <= noise["band"])
+    assert "2 trainings" in beside.reason or beside.status is CheckStatus.PASSED
+    assert "| Seed alone |" in comment_markdown([verdict])

@@ -11,9 +11,15 @@ import pytest
 from support import git
 
 from mlcicd.config import Project, load_project
+from mlcicd.core.digests import digest_tree
+from mlcicd.core.progress import SILENT
 from mlcicd.core.verdict import CheckStatus, Status, Verdict
 from mlcicd.stages import train as stage
+from mlcicd.stages.common import registry_of
+from mlcicd.stages.record import Record
 from mlcicd.stages.train import fingerprint_of
+from mlcicd.stages.train_crossed import Origin, train_crossed
+from mlcicd.training.dvc_records import read_records
 
 pytestmark = pytest.mark.slow
 
@@ -113,3 +119,29 @@ def test_without_a_remote_the_pull_is_the_failure(pipeline: Path, server: Path) 
     assert verdict.exit_code == 1
     assert "fetching the data" in verdict.summary
     assert verdict.details["error"]["log"]
+
+
+def test_the_new_code_is_trained_on_the_old_data_alone(with_data: Path, server: Path) -> None:
+    old = fingerprint_of(load(with_data, server))
+    record = read_records(with_data).outputs["train.csv"].md5
+    data = digest_tree(with_data / "train.csv")
+    # The code and what makes the data change; the old data is in DVC's cache alone.
+    (with_data / "train.py").write_text((with_data / "train.py").read_text() + "\nprint('new')\n")
+    (with_data / "prepare.py").write_text("raise SystemExit('the data is not to be made')\n")
+    git(with_data, "commit", "--quiet", "--all", "--message", "new")
+    (with_data / "train.csv").unlink()
+    project = load(with_data, server)
+    new = fingerprint_of(project)
+    assert new.code_digest != old.code_digest
+    commit = git(with_data, "rev-parse", "HEAD")
+    made = train_crossed(
+        Record(project, "evaluate", dry_run=False, progress=SILENT),
+        registry_of(project),
+        Origin("run-of-new", new.code_digest, "sha256:" + "0" * 64, commit),
+        Origin("run-of-old", old.code_digest, data, "", record),
+    )
+    tags = registry_of(project).run_tags(made.run_id)
+    assert (tags["mlcicd.code_digest"], tags["mlcicd.data_digest"]) == (new.code_digest, data)
+    model = registry_of(project).fetch_model(made.run_id, project.model_cache, digest=made.digest)
+    assert (model / "data").read_text() == "a,y\n2,1\n1,0\n"
+    assert git(with_data, "status", "--short") == ""
