@@ -16,13 +16,14 @@ import http.client
 import json
 import os
 import platform
+import re
+import selectors
 import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +86,7 @@ class Server:
     cpu_ms: list[float] = field(default_factory=list)
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
+    load_cpu_ms: list[float] = field(default_factory=list)
     errors: int = 0
 
 
@@ -229,41 +231,67 @@ def stop(server: Server) -> None:
             continue
 
 
+class Connection:
+    """One connection of the load: a request, its answer, the next request."""
+
+    def __init__(self, port: int, request: bytes) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._request = request
+        self._answer = b""
+        self._asked = 0.0
+
+    def ask(self) -> None:
+        self._answer, self._asked = b"", time.perf_counter()
+        self.socket.sendall(self._request)
+
+    def read(self) -> tuple[float, bool] | None:
+        """Milliseconds to the whole answer, and whether it was 200; None as long as some of it is to come."""
+        part = self.socket.recv(65536)
+        if not part:
+            raise ConnectionError("the server closed the connection")
+        self._answer += part
+        head, ended, body = self._answer.partition(b"\r\n\r\n")
+        if not ended:
+            return None
+        length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+        if length is None or len(body) < int(length[1]):
+            return None
+        return (time.perf_counter() - self._asked) * 1000, head.startswith(b"HTTP/1.1 200 ")
+
+
 def load(port: int, path: str, body: bytes, seconds: float) -> dict[str, Any]:
-    """Asks as fast as the connections allow; runs in a process of its own."""
-    latencies: list[float] = []
-    failures: list[int] = []
-    end = time.perf_counter() + seconds
+    """Asks as fast as the connections allow, from one thread; runs in a process of its own."""
     head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
-
-    def run() -> None:
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            answers = connection.makefile("rb")
-            while time.perf_counter() < end:
-                began = time.perf_counter()
-                connection.sendall(request)
-                good = b" 200 " in answers.readline()
-                length = 0
-                while (line := answers.readline()) not in (b"\r\n", b""):
-                    if line.lower().startswith(b"content-length:"):
-                        length = int(line.split(b":")[1])
-                answers.read(length)
-                latencies.append((time.perf_counter() - began) * 1000)
-                if not good:
-                    failures.append(1)
-
-    threads = [threading.Thread(target=run) for _ in range(CONNECTIONS)]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    took = time.perf_counter() - began
-    cuts = statistics.quantiles(latencies, n=100)
-    rate = len(latencies) / took
-    return {"n": len(latencies), "rate": rate, "p50": cuts[49], "p99": cuts[98], "errors": len(failures)}
+    answers: list[tuple[float, bool]] = []
+    with selectors.DefaultSelector() as selector:
+        connections = [Connection(port, request) for _ in range(CONNECTIONS)]
+        began, cpu = time.perf_counter(), time.process_time()
+        for connection in connections:
+            selector.register(connection.socket, selectors.EVENT_READ, connection)
+            connection.ask()
+        while selector.get_map():
+            for key, _ in selector.select(60):
+                answer = key.data.read()
+                if answer is None:
+                    continue
+                answers.append(answer)
+                if time.perf_counter() - began < seconds:
+                    key.data.ask()
+                else:
+                    selector.unregister(key.data.socket)
+                    key.data.socket.close()
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu
+    cuts = statistics.quantiles([latency for latency, _ in answers], n=100)
+    return {
+        "n": len(answers),
+        "rate": len(answers) / took,
+        "p50": cuts[49],
+        "p99": cuts[98],
+        "errors": sum(not good for _, good in answers),
+        "own_cpu_ms": cpu * 1000 / len(answers),
+    }
 
 
 def measure(server: Server, body: bytes, seconds: float) -> None:
@@ -276,6 +304,7 @@ def measure(server: Server, body: bytes, seconds: float) -> None:
     server.rate.append(seen["rate"])
     server.p50_ms.append(seen["p50"])
     server.p99_ms.append(seen["p99"])
+    server.load_cpu_ms.append(seen["own_cpu_ms"])
     server.errors += seen["errors"]
     server.memory_mb = memory_mb(server.process.pid)
 
@@ -302,6 +331,7 @@ def table(measured: list[Server], alone: tuple[float, float]) -> None:
         if s.errors:
             print(f"  {s.name}: {s.errors} answers were not 200")
     print(f"\nLoading the model alone: {alone[0]:.1f} s ({alone[1]:.1f} CPU s)")
+    print(f"The load itself: {med([ms for s in measured for ms in s.load_cpu_ms]):.2f} ms of CPU a request")
     by_name = {s.name: s for s in measured}
     base = by_name.get("mlflow models serve")
     for s in measured:

@@ -81,5 +81,7 @@ def tell_withdrawn(working_directory: Path, profile: str, environment: str, mode
     from mlcicd.stages.kubernetes_handover import withdrawn
 
     project = load_project(working_directory, profile=profile)
-    champion = withdrawn(project, environment=environment, model_version=model_version, reason=reason)
-    click.echo(f"the champion is version {champion or 'none'}")
+    told = withdrawn(project, environment=environment, model_version=model_version, reason=reason)
+    click.echo(f"the champion is version {told.champion or 'none'}")
+    for warning in told.warnings:
+        click.echo(f"warning: {warning}", err=True)

@@ -52,6 +52,6 @@ class Ledger(Protocol):
         """
 
     def withdrawn(self, version: str, reason: str) -> None:
-        """It had been promoted, and the version before it is live again."""
+        """It had been promoted, or that had been begun, and the version before it is live again."""
 
     def taken_back(self, version: str, outcome: str, reason: str) -> None: ...

@@ -327,12 +327,8 @@ class Work:
         elif self.state.phase is Phase.TAKING_BACK:
             self._g.traffic.take_back()
             self._done(expected=None)
-        elif self.state.phase is Phase.REVERTING:
+        elif self.state.phase in (Phase.REVERTING, Phase.WITHDRAWING):
             self._revert()
-        elif self.state.phase is Phase.WITHDRAWING:
-            self._g.traffic.revert()
-            self._g.ledger.withdrawn(self.state.version, self.state.reason)
-            self._done(expected=self.state.champion)
         elif self.state.phase is Phase.WATCHING:
             self._still_live()
 
@@ -356,13 +352,16 @@ class Work:
             self.save(phase=Phase.DONE, outcome=Action.ROLLBACK.value, reason=self._notes[-1])
 
     def _revert(self) -> None:
+        """Takes a promotion back: one whose outcomes turned out worse, or that the ledger refused or did not answer to.
+        It may have written some of that one, or all."""
         self._g.traffic.revert()
+        self._g.ledger.withdrawn(self.state.version, self.state.reason)
         self._done(expected=self.state.champion)
 
     def _done(self, *, expected: str | None) -> None:
         """Reads back who is live, tells the ledger, and ends the rollout."""
         weights, state = self._read_back(expected), self.state
-        if state.outcome != Action.PROMOTE and state.phase is not Phase.WITHDRAWING:
+        if state.outcome != Action.PROMOTE and state.phase not in (Phase.REVERTING, Phase.WITHDRAWING):
             self._g.ledger.taken_back(state.version, state.outcome, state.reason)
         share = 1.0 if weights.live == state.version else 0.0
         self.save(phase=Phase.DONE, intended=share, observed=share)

@@ -12,7 +12,7 @@ from mlcicd.config.canary import Canary, CanaryMetric
 from mlcicd.core.errors import InputError
 from mlcicd.core.files import write_atomic
 from mlcicd.registry import Overtaken as OtherChampion
-from mlcicd.registry import RegisteredVersion, Registry, promote, restore_previous
+from mlcicd.registry import RegisteredVersion, Registry, promote, recover, restore_previous
 from mlcicd.registry.tracking import TAG
 from mlcicd.rollout import Arm, GuardSpec, JudgeSpec, MetricSpec, Window
 from mlcicd.rollout.labels import Cohort, promotion_line, read_cohorts, read_promotion
@@ -202,18 +202,25 @@ class RegistryLedger:
             raise Overtaken(error.what, where=error.where, why=error.why, remedy=error.remedy) from error
 
     def withdrawn(self, version: str, reason: str) -> None:
-        rules, name = self._rules, self._candidate.name
-        champion = self._registry.version_at(name, rules.champion_alias)
+        if self._where.production:
+            self._champion_goes_back(version, reason)
+        self.taken_back(version, "rollback", reason)
+
+    def _champion_goes_back(self, version: str, reason: str) -> None:
+        name = self._candidate.name
+        champion_alias, previous_alias = self._rules.champion_alias, self._rules.previous_alias
+        # A promotion that failed half-way is finished or abandoned first: then the champion is known.
+        recover(self._registry, name, champion_alias=champion_alias, previous_alias=previous_alias)
+        champion = self._registry.version_at(name, champion_alias)
         # Repeated after it has succeeded it must not go forward again.
-        if self._where.production and champion is not None and champion.version == version:
+        if champion is not None and champion.version == version:
             restore_previous(
                 self._registry,
                 name,
-                champion_alias=rules.champion_alias,
-                previous_alias=rules.previous_alias,
+                champion_alias=champion_alias,
+                previous_alias=previous_alias,
                 reason=f"taken back in {self._where.name}: {reason}",
             )
-        self.taken_back(version, "rollback", reason)
 
     def taken_back(self, version: str, outcome: str, reason: str) -> None:
         self._registry.tag_version(self._candidate.name, version, {f"{TAG}canary": f"{outcome}: {reason}"})

@@ -15,7 +15,7 @@ from mlcicd.registry.approvals import standing_approval
 from mlcicd.registry.tracking import TAG
 from mlcicd.rollout.asked import withdraw
 from mlcicd.stages.canary_asked import Subject
-from mlcicd.stages.canary_ground import RegistryLedger, store_of
+from mlcicd.stages.canary_ground import RegistryLedger, TaggingLedger, store_of
 from mlcicd.stages.common import peak_memory, registry_of, version_evidence
 from mlcicd.stages.places import Place, place, version_to_deploy
 from mlcicd.stages.record import Record
@@ -129,27 +129,43 @@ def _approved(project: Project, where: Place, version: RegisteredVersion) -> Non
         )
 
 
-def withdrawn(project: Project, *, environment: str = "", model_version: str, reason: str) -> str:
-    """The controller went back to the version before a promoted one: the registry follows. It moves no traffic.
+@dataclass(frozen=True)
+class Withdrawn:
+    """What the registry says now.
+
+    Attributes:
+        champion: its version; empty when there is none.
+        warnings: why git has no tag of it, where `register.git_tags` asks for one.
+    """
+
+    champion: str
+    warnings: tuple[str, ...] = ()
+
+
+def withdrawn(project: Project, *, environment: str = "", model_version: str, reason: str) -> Withdrawn:
+    """The controller went back to the version before a promoted one: the registry follows, and git where it is to have
+    tags. It moves no traffic.
 
     Args:
         model_version: the version that was taken back.
         reason: recorded in the registry.
-
-    Returns:
-        The champion of now; empty when there is none.
 
     Raises:
         InputError: there is no such version, or no version before it.
     """
     where, registry = place(project, environment), registry_of(project)
     version = registry.version(project.config.model.name, model_version)
-    ledger = RegistryLedger(project, registry, where, version)
+    measured = version.tags.get(f"{TAG}measured_against", "")
+    record = Record(project, "kubernetes", dry_run=False, progress=SILENT)
+    ledger = (
+        TaggingLedger(record, registry, where, version, measured)
+        if measured
+        else RegistryLedger(project, registry, where, version)
+    )
 
     def tell() -> None:
         ledger.withdrawn(version.version, reason)
 
-    measured = version.tags.get(f"{TAG}measured_against", "")
     if measured:
         # Where the judge keeps what it knows of this version: asked about it again, it must not let it through.
         status = TargetStatus(where.name, "", measured, version.version, None, 0.0)
@@ -157,4 +173,4 @@ def withdrawn(project: Project, *, environment: str = "", model_version: str, re
     else:
         tell()
     champion = registry.version_at(version.name, project.config.register_.champion_alias)
-    return champion.version if champion else ""
+    return Withdrawn(champion.version if champion else "", tuple(f"{c.name}: {c.reason}" for c in record.checks))

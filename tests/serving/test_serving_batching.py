@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlcicd.serving.server.batching import Batcher
+from mlcicd.serving.server.batching import MAX_REQUESTS, Batcher
 from mlcicd.serving.server.errors import RequestRefused
 from mlcicd.serving.server.model import Model
 from mlcicd.serving.server.questions import Answer, Request
@@ -79,8 +79,8 @@ def test_only_models_known_to_answer_row_by_row_are_batched_unasked(models):
 
 def test_a_batch_is_one_prediction(model, monkeypatch):
     seen = []
-    direct = model._direct
-    monkeypatch.setattr(model, "_direct", lambda frame: seen.append(len(frame)) or direct(frame))
+    predict = model._of_array
+    monkeypatch.setattr(model, "_of_array", lambda array: seen.append(len(array)) or predict(array))
     asked = [Request("invocations", json.dumps(_split([[1, 2, 3]] * n)).encode(), "") for n in (1, 2, 3)]
     assert [status for status, _ in _answers(model, asked)] == [200] * 3
     assert seen == [6]
@@ -111,14 +111,14 @@ def test_a_request_that_breaks_the_server_fails_alone(model, monkeypatch, where)
         read = model._read_by_protocol
         monkeypatch.setattr(model, "_read_by_protocol", lambda one: read(one) if one is good else 1 / 0)
     else:
-        direct = model._direct
+        predict = model._of_array
 
-        def picky(frame):
-            if 4 in set(frame["c"]):
+        def picky(array):
+            if 4 in array[:, 2]:
                 raise Broken if where == "text" else ValueError("no fours")
-            return direct(frame)
+            return predict(array)
 
-        monkeypatch.setattr(model, "_direct", picky)
+        monkeypatch.setattr(model, "_of_array", picky)
     answers = _answers(model, asked)
     assert [status for status, _ in answers] == [200, 500, 200]
     if where != "read":
@@ -184,6 +184,56 @@ def test_what_came_while_a_thread_was_busy_goes_in_together(together, groups):
         return gate.groups, answers
 
     assert asyncio.run(run()) == (groups, [b"0", b"1", b"2", b"3", b"4"])
+
+
+def _handed_over(come, *, together=True):
+    """The groups that are handed over; `come` submits requests by number, a turn of the event loop each."""
+
+    async def run():
+        gate = _Gate()
+        gate.opened.set()
+        with ThreadPoolExecutor(1) as pool:
+            batcher = _batcher(gate, pool, together=together)
+            await asyncio.gather(
+                *await come(lambda number: batcher.submit(Request("invocations", str(number).encode(), "")))
+            )
+        return gate.groups
+
+    return asyncio.run(run())
+
+
+def test_what_has_arrived_is_read_before_a_free_thread_takes_it():
+    async def come(ask):
+        asked = []
+        for number in range(4):
+            asked.append(ask(number))
+            # As a server does: a turn to read a request, and one to begin with it.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return asked
+
+    assert _handed_over(come) == [[b"0", b"1", b"2", b"3"]]
+    assert sum(map(len, alone := _handed_over(come, together=False))) == len(alone) == 4
+
+
+def test_no_request_waits_for_others_to_come():
+    async def come(ask):
+        asked = [ask(0)]
+        turns = 0
+        while not asked[0].done():
+            # Whoever comes in every turn holds nobody up for long.
+            asked.append(ask(turns))
+            await asyncio.sleep(0)
+            turns += 1
+        return asked
+
+    (first, *_) = _handed_over(come)
+    assert len(first) < MAX_REQUESTS
+
+    async def one(ask):
+        return [ask(0)]
+
+    assert _handed_over(one) == [[b"0"]]
 
 
 def test_a_request_nobody_waits_for_any_more_is_not_predicted():

@@ -20,10 +20,12 @@ import yaml
 from click.testing import CliRunner
 from controllers import Argo, Flagger
 from kube_server import FakeCluster, kubeconfig, served
+from support import git
 
 from mlcicd.cli import cli
 from mlcicd.core.errors import ConfigError
 from mlcicd.core.verdict import Status
+from mlcicd.registry import promote
 from mlcicd.registry.tracking import TAG
 from mlcicd.rollout.asked import Answer
 from mlcicd.stages import register
@@ -31,7 +33,7 @@ from mlcicd.stages.canary_asked import Answers, Subject
 from mlcicd.stages.canary_serve import Endpoint, make_server
 from mlcicd.stages.common import registry_of
 
-from .conftest import change, project_at
+from .conftest import change, make_project, project_at
 
 pytestmark = pytest.mark.slow
 OPTIONS = "{namespace: ml, gateway: public, image: 'r.example.com/{name}:{version}', kubeconfig: .mlcicd/kubeconfig}"
@@ -145,6 +147,34 @@ def test_argo_is_given_a_version_asks_about_it_and_the_registry_follows(root: Pa
     assert again.output == "the champion is version 1\n", "told twice, it goes no further back"
     _what_was_withdrawn_fails_until_it_is_the_champion_again(root)
     assert said[-1].startswith("version 2: promote:") and any("20.0% of the traffic" in line for line in said)
+
+
+def test_what_was_withdrawn_is_tagged_in_git_where_that_is_asked_for(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    git(root, "init", "--quiet", "--initial-branch=main")
+    make_project(root)
+    local = "{target: local, strategy: canary, smoke: smoke.jsonl}"
+    change(root / "mlcicd.yaml", local, f"{{target: kubernetes, strategy: canary, options: {OPTIONS}}}")
+    change(root / "mlcicd.yaml", "deploy:\n", "register: {git_tags: true}\ndeploy:\n")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--allow-empty", "--message", "a model")
+    registry = registry_of(project_at(root))
+    run, head = registry.start_run("tests", {}), git(root, "rev-parse", "HEAD")
+    for content, measured in (("a", ""), ("b", "1")):
+        tags = {f"{TAG}content": content, f"{TAG}measured_against": measured, f"{TAG}git_commit": head}
+        registry.create_version("tiny", run, tags)
+    aliases = {"champion_alias": "champion", "previous_alias": "previous"}
+    promote(registry, "tiny", "1", expected_champion="", reason="the first", **aliases)
+    promote(registry, "tiny", "2", expected_champion="1", reason="Argo promoted it", **aliases)
+    back = ["kubernetes", "withdrawn", "-C", str(root), "--model-version", "2"]
+    for _ in range(2):
+        told = CliRunner().invoke(cli, back)
+        assert told.output == "the champion is version 1\n", told.output
+        assert git(root, "tag", "--list", "tiny#*").splitlines() == ["tiny#production#1"]
+    assert git(root, "rev-parse", "tiny#production#1^{commit}") == head
+    registry.tag_version("tiny", "1", {f"{TAG}git_commit": "unknown"})
+    assert "warning: git tag: the version names no commit" in CliRunner().invoke(cli, back).output
 
 
 def _what_was_withdrawn_fails_until_it_is_the_champion_again(root: Path) -> None:

@@ -1,7 +1,8 @@
 """Hands waiting requests to the threads that predict: one at a time, or all that wait together.
 
-No request waits for others to come: a thread that is free takes what is there. While it predicts, requests
-gather, and the next free thread takes them together; so the batches grow with the load, and only then.
+No request waits for others to come: a thread that is free takes what is there, which is all that has arrived and not
+only what has been read. While it predicts, requests gather, and the next free thread takes them together; so the
+batches grow with the load, and only then.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ Answering = Callable[[Sequence[Request]], Iterable[list[tuple[int, Outcome]]]]
 # its last one's rows.
 MAX_REQUESTS = 64
 MAX_BYTES = 1 << 20
+
+# A request that has arrived is read in one turn of the event loop, submitted in the next, and seen in the one after.
+_QUIET_TURNS = 3
+# Reading goes on for no longer, while a thread is free.
+_MAX_TURNS = 32
 
 log = logging.getLogger("mlcicd.server")
 
@@ -51,6 +57,7 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._loop = asyncio.get_running_loop()
         self._running = 0
+        self._reading = False
         self.batches = 0
 
     @property
@@ -62,8 +69,26 @@ class Batcher:
         """The answer to come; its exception is a `RequestRefused`. Cancelling it before it starts drops it."""
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._queue.append(_Waiting(request, future))
-        self._dispatch()
+        self._dispatch_soon()
         return future
+
+    def _dispatch_soon(self) -> None:
+        """Hands over what waits; requests that may go in together, when those that have arrived are read."""
+        if not self._together:
+            self._dispatch()
+        elif self._free and self._queue and not self._reading:
+            self._reading = True
+            self._loop.call_soon(self._read_on, len(self._queue), _QUIET_TURNS, _MAX_TURNS)
+
+    def _read_on(self, seen: int, quiet: int, turns: int) -> None:
+        """Gives the event loop another turn, which costs microseconds when there is nothing to read."""
+        waiting = len(self._queue)
+        quiet = quiet - 1 if waiting == seen else _QUIET_TURNS
+        if quiet and turns and waiting < MAX_REQUESTS:
+            self._loop.call_soon(self._read_on, waiting, quiet, turns - 1)
+        else:
+            self._reading = False
+            self._dispatch()
 
     def _dispatch(self) -> None:
         while self._free and self._queue:
@@ -117,4 +142,4 @@ class Batcher:
                 waiting.future.set_result(outcome)
         if done:
             self._free += 1
-            self._dispatch()
+            self._dispatch_soon()

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Union
 
+from .arrays import array_of, without_names
 from .errors import RequestRefused, model_failed, places_of, refused_by_mlflow
 from .invocations import Invocations
 from .questions import Answer, Question, Request
-from .signature import Table, columns_of, frame_of, joined
+from .signature import Column, Table, columns_of, frame_of, joined
 from .v2 import OpenInference
 
 # Flavours whose `predict` answers each row by itself, so that rows of several requests may go in together.
@@ -48,6 +49,7 @@ class Model:
         loader = metadata.flavors.get("python_function", {}).get("loader_module")
         # A table has passed a check of the same types, and such models have nothing else that `predict` adds.
         self._direct: Any = getattr(self._model, "_predict_fn", None) if loader in ROW_WISE and not names else None
+        self._of_array: Any = None if self._direct is None else _on_arrays(self._model, self._direct, self.columns)
         self.batched = self.columns is not None and (batching == "on" or (batching == "auto" and loader in ROW_WISE))
 
     def metadata(self) -> dict[str, Any]:
@@ -136,6 +138,8 @@ class Model:
         return outcomes
 
     def _predict_table(self, table: Table) -> Any:
+        if self._of_array is not None and len(table.kinds) == len(self.columns or ()):
+            return self._of_array(array_of(table))
         return (self._direct or self._model.predict)(frame_of(table))
 
     def _predict(self, question: Question) -> Any:
@@ -151,3 +155,17 @@ class Model:
             raise model_failed(error, question.payload) from error
         except Exception as error:
             raise model_failed(error, question.payload) from error
+
+
+def _on_arrays(model: Any, predict: Any, columns: Sequence[Column] | None) -> Any:
+    """What predicts from the array of a table with all columns; None where only a DataFrame will do."""
+    method = getattr(predict, "__name__", "")
+    if columns is None or method not in ("predict", "predict_proba", "predict_log_proba"):
+        return None
+    try:
+        estimator = model.get_raw_model()
+    except (AttributeError, NotImplementedError):
+        # MLflow of before 2.9, or not scikit-learn.
+        return None
+    unnamed = without_names(estimator, columns)
+    return None if unnamed is None else getattr(unnamed, method)

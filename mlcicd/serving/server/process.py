@@ -122,6 +122,7 @@ def _config(
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, math.ceil(options.timeout_s)),
     )
