@@ -66,8 +66,9 @@ bench-skipped: $(STAMP)  ## `mlcicd train` where nothing changed, beside the who
 bench-coverage: $(STAMP)  ## How often intervals hold the truth and gates err, on simulated populations
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py
 
-bench-data: $(STAMP)
+bench-data: $(STAMP)  ## Rules and drift beside the peers, Parquet and CSV, 1 and 10 million rows: takes hours with them
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/data.py --rows 10000000
 
 bench-scan: $(STAMP)  ## Our scanner of models beside picklescan, modelscan and fickling
 	$(BIN)/python benchmarks/scan.py

@@ -6,16 +6,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 from mlcicd.data.histogram import in_reach, nearest_in_reach, quick_rounding_sql, rounding_sql
 from mlcicd.data.source import Source, quote
-
-# Squares of larger numbers, added up over any table, may be no numbers.
-_SUMMABLE = 1e100
-# Below so many times their mean size, numbers lie in a few cells, and these say little about where the mean is.
-_NARROW = 2.0**-8
 
 
 @dataclass(frozen=True)
@@ -35,24 +28,6 @@ class Cells:
     def present(self) -> int:
         """How many values there are."""
         return sum(self.counts.values()) + self.nan + self.infinite
-
-    @cached_property
-    def middle(self) -> float | None:
-        """Near the mean; None where the values are too close to each other, or too large, for cells to tell it."""
-        import numpy as np
-
-        if not self.counts:
-            return None
-        centres = np.fromiter(self.counts.keys(), dtype=np.float64, count=len(self.counts))
-        sizes = np.fromiter(self.counts.values(), dtype=np.float64, count=len(self.counts))
-        magnitude = np.abs(centres)
-        if magnitude.max() > _SUMMABLE:
-            return None
-        mean = float(np.average(centres, weights=sizes))
-        deviation = math.sqrt(float(np.average((centres - mean) ** 2, weights=sizes)))
-        if deviation >= abs(mean):
-            return 0.0  # squares lose no digits as they stand, and nothing has to be rounded
-        return mean if deviation > _NARROW * float(np.average(magnitude, weights=sizes)) else None
 
 
 def count_cells(source: Source, value: str) -> Cells:
@@ -98,33 +73,3 @@ def count_categories(source: Source, name: str, longest: int) -> dict[str, int]:
     groups = f"SELECT {quote(name)} AS value, count(*) AS n FROM data WHERE {quote(name)} IS NOT NULL GROUP BY 1"
     text = f"left(CAST(value AS VARCHAR), {longest})"
     return {str(t): int(n) for t, n in source.fetch(f"SELECT {text} AS t, sum(n) FROM ({groups}) GROUP BY t")}
-
-
-def moments_sql(value: str, cells: Cells, most: float) -> str:
-    """SQL, a structure: `mean`, `deviation`, `low` and `high` of the finite values, as :func:`moments` reads it.
-
-    Args:
-        value: SQL, a DOUBLE.
-        cells: its cells.
-        most: beyond this size numbers are taken for this size, so that their squares are numbers.
-    """
-    odd = cells.nan + cells.infinite
-    finite = f"CASE WHEN isfinite({value}) THEN {value} END" if odd else value
-    if cells.middle is None:
-        # greatest() and least() pass over NULL, and would make a number of it.
-        clamped = f"CASE WHEN isfinite({value}) THEN greatest(least({value}, {most!r}), -{most!r}) END"
-        mean, deviation = f"avg({clamped})", f"stddev_pop({clamped})"
-    else:
-        # Of distances from a number near the mean, squares lose no digits, and cost a fifth of what stddev_pop costs.
-        apart = f"({finite} - CAST('{cells.middle!r}' AS DOUBLE))" if cells.middle else finite
-        mean, deviation = f"avg({apart})", f"avg({apart} * {apart})"
-    return f"{{'mean': {mean}, 'deviation': {deviation}, 'low': min({finite}), 'high': max({finite})}}"
-
-
-def moments(found: Mapping[str, Any], cells: Cells) -> dict[str, float | None]:
-    """What :func:`moments_sql` gave, as the mean and the population standard deviation; all None without values."""
-    mean, deviation, low, high = (found[name] for name in ("mean", "deviation", "low", "high"))
-    if cells.middle is not None and mean is not None:
-        deviation = math.sqrt(max(deviation - mean * mean, 0.0))
-        mean += cells.middle
-    return {"mean": mean, "deviation": deviation, "low": low, "high": high}

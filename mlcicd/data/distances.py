@@ -24,6 +24,9 @@ PSI_BINS = 10
 JS_BINS = 32
 _SINGLE_VALUES = 50
 _PSI_FLOOR = 1e-4
+# Cells that whole numbers can have to themselves (:mod:`mlcicd.data.histogram`), of either sign.
+_WHOLE_NUMBERS = 2 * 2048 + 1
+_STANDS_OUT = 4
 
 
 def equal_mass_bins(reference: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
@@ -49,19 +52,37 @@ def binned(counts: NDArray[np.float64], index: NDArray[np.int64]) -> NDArray[np.
     return np.bincount(index, weights=counts).astype(np.float64)
 
 
+def divisible_cells(reference: NDArray[np.float64], *, wide: bool) -> NDArray[np.bool_]:
+    """Which cells hold more than one value, as far as the reference's counts tell (same shape).
+
+    Args:
+        reference: counts in ascending order of value (float64, shape (cells,)).
+        wide: the cells are those of a stored profile: whole numbers that had cells of their own have none there.
+    """
+    import numpy as np
+
+    if wide or len(reference) <= _WHOLE_NUMBERS:
+        return np.full(len(reference), wide)
+    # More than whole numbers alone can fill. A cell that stands out from its neighbours, or has none, may still be one
+    # value that many rows share.
+    beside = np.minimum(np.append(reference[1:], 0.0), np.insert(reference[:-1], 0, 0.0))
+    continuous: NDArray[np.bool_] = reference <= _STANDS_OUT * beside
+    return continuous
+
+
 def equal_mass_counts(
-    reference: NDArray[np.float64], current: NDArray[np.float64], bins: int, *, divisible: bool
+    reference: NDArray[np.float64], current: NDArray[np.float64], bins: int, *, divisible: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Counts of both in the reference's equal-mass bins (float64, the same shape, without bins that both leave empty).
 
     Args:
         reference, current: counts in the same cells, in ascending order of value (float64, shape (cells,)).
-        divisible: the cells are wide, as those of a stored profile are. Then one that holds less than a bin's mass and
-            lies across the border of two is divided between them, both sides in the proportion of the reference.
+        divisible: of each cell (same shape): if it holds less than a bin's mass and lies across the border of two, it
+            is divided between them, both sides in the proportion of the reference.
     """
     import numpy as np
 
-    if len(reference) <= _SINGLE_VALUES or not divisible:
+    if len(reference) <= _SINGLE_VALUES or not divisible.any():
         index = equal_mass_bins(reference, bins)
         counts = binned(reference, index), binned(current, index)
     else:
@@ -71,7 +92,7 @@ def equal_mass_counts(
         before, mass = ends[cell] - reference[cell], reference[cell]
         part = (borders - before) / np.where(mass > 0, mass, 1.0)
         # A value that many rows have is one value, however wide its cell: it stays whole, where its middle lies.
-        part = np.where(mass * bins < reference.sum(), np.clip(part, 0.0, 1.0), part > 0.5)
+        part = np.where(divisible[cell] & (mass * bins < reference.sum()), np.clip(part, 0.0, 1.0), part > 0.5)
         counts = _between(reference, cell, part), _between(current, cell, part)
     some = (counts[0] > 0) | (counts[1] > 0)
     return counts[0][some], counts[1][some]

@@ -148,8 +148,9 @@ def _problem(before: ColumnProfile, after: ColumnProfile) -> str:
 def _numbers(before: ColumnProfile, after: ColumnProfile, common: dict[str, Any]) -> DriftResult:
     values, p, q = aligned(before.histogram, after.histogram)
     wide = min(before.histogram.bits, after.histogram.bits) < FINE_BITS
-    p_js, q_js = distances.equal_mass_counts(p, q, distances.JS_BINS, divisible=wide)
-    p_psi, q_psi = distances.equal_mass_counts(p, q, distances.PSI_BINS, divisible=wide)
+    divisible = distances.divisible_cells(p, wide=wide)
+    p_js, q_js = distances.equal_mass_counts(p, q, distances.JS_BINS, divisible=divisible)
+    p_psi, q_psi = distances.equal_mass_counts(p, q, distances.PSI_BINS, divisible=divisible)
     deviation = before.deviation or 0.0
     n, m = float(p.sum()), float(q.sum())
     noise = _noise(len(p_js), len(p_psi), n, m)

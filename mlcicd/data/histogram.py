@@ -10,6 +10,7 @@ scale of the column, and whole numbers up to 2,048 have cells of their own.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ _SPLIT = float(2 ** (_MANTISSA - FINE_BITS) + 1)
 # Beyond these the splitting overflows or loses bits; such numbers share the outermost cells, or count as
 # zero.
 _LARGEST, _SMALLEST = 1e290, 1e-290
+# No cell from this one on holds a number that counts as zero.
+FIRST_KEY = struct.unpack("<q", struct.pack("<d", 2 * _SMALLEST))[0] >> (_MANTISSA - FINE_BITS)
 
 
 def rounding_sql(value: str) -> str:
@@ -45,6 +48,32 @@ def quick_rounding_sql(value: str) -> str:
     """
     split = f"({value} * {_SPLIT!r})"
     return f"{split} - ({split} - {value})"
+
+
+def magnitude_keys(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The key of the cell of each finite number's magnitude (int64, same shape), by :func:`rounding_sql`'s arithmetic.
+
+    Keys below :data:`FIRST_KEY` are those of numbers that may count as zero.
+    """
+    import numpy as np
+
+    magnitude = np.abs(numbers)
+    np.minimum(magnitude, _LARGEST, out=magnitude)
+    split = magnitude * _SPLIT
+    np.subtract(split, magnitude, out=magnitude)
+    np.subtract(split, magnitude, out=split)
+    keys: NDArray[np.int64] = split.view(np.int64)
+    keys >>= _MANTISSA - FINE_BITS
+    return keys
+
+
+def cell_keys(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The key of each finite number's cell (int64, same shape): that of the centre that :func:`rounding_sql` gives."""
+    import numpy as np
+
+    keys = np.where(np.abs(numbers) < _SMALLEST, 0, magnitude_keys(numbers))
+    signed: NDArray[np.int64] = np.where((numbers < 0) & (keys > 0), ~keys, keys)
+    return signed
 
 
 def in_reach(cell: float) -> bool:

@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlcicd.core.errors import InputError
 from mlcicd.data.cells import count_categories, count_cells
-from mlcicd.data.histogram import rounding_sql
+from mlcicd.data.histogram import Histogram, rounding_sql
+from mlcicd.data.number_batches import number_batches
+from mlcicd.data.number_counts import NumberCounts, count_numbers
 from mlcicd.data.profile import profile
 from mlcicd.data.source import Source, open_source
 
@@ -39,6 +42,49 @@ def test_cells_agree_with_the_careful_rounding_of_each_value(
     assert got.nan == sum(v is not None and math.isnan(v) for v in values)
     assert got.infinite == sum(v is not None and math.isinf(v) for v in values)
     assert got.present == sum(v is not None for v in values)
+    numbers = count_numbers(source, "x")
+    assert numbers.histogram() == Histogram.of_rounded(got.counts)
+    assert (numbers.values, numbers.nan, numbers.infinite) == (got.present, got.nan, got.infinite)
+
+
+@settings(deadline=None, max_examples=60)
+@given(batches=st.lists(st.lists(st.sampled_from(HARD) | st.floats(), max_size=20), max_size=6))
+def test_numbers_counted_in_batches_are_those_counted_at_once(batches: list[list[float]]) -> None:
+    values = np.array([v for batch in batches for v in batch])
+    parts, whole = NumberCounts(), NumberCounts()
+    for batch in batches:
+        parts.add(np.array(batch, dtype=np.float64))
+    whole.add(values)
+    assert parts.histogram() == whole.histogram()
+    assert (parts.values, parts.nan, parts.infinite) == (whole.values, whole.nan, whole.infinite)
+    assert (parts.low, parts.high) == (whole.low, whole.high)
+    clamped = np.clip(values[np.isfinite(values)], -1e150, 1e150)
+    if len(clamped):
+        size = float(np.abs(clamped).max())
+        for one in (parts, whole):
+            assert one.mean == pytest.approx(float(clamped.mean()), rel=1e-12, abs=1e-12 * size)
+            assert one.deviation == pytest.approx(
+                float((clamped / (size or 1)).std()) * size, rel=1e-9, abs=1e-9 * size
+            )
+
+
+def test_batches_hold_every_value_that_is_there_in_order(tmp_path: Path) -> None:
+    random = np.random.default_rng(7)
+    values, missing = random.normal(size=300_001), random.random(300_001) < 0.3
+    pq.write_table(pa.table({"x": pa.array(values, mask=missing)}), tmp_path / "t.parquet", row_group_size=70_001)
+    batches = [batch.copy() for batch in number_batches(open_source(tmp_path / "t.parquet"), "x")]
+    assert len(batches) > 1
+    assert np.array_equal(np.concatenate(batches), values[~missing])
+
+
+def test_a_column_that_is_broken_in_the_middle_is_an_error_of_the_file(tmp_path: Path) -> None:
+    source = table(tmp_path / "t.parquet", list(np.random.default_rng(7).normal(size=50_000)))
+    content = bytearray(source.path.read_bytes())
+    content[4:-2_000] = b"\xff" * (len(content) - 2_004)
+    source.path.write_bytes(content)
+    with pytest.raises(InputError, match="can not be read") as caught:
+        profile(source)
+    assert caught.value.why
 
 
 @settings(deadline=None, max_examples=15)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from mlcicd.data.distances import binned, equal_mass_bins, equal_mass_counts
+from mlcicd.data.distances import binned, divisible_cells, equal_mass_bins, equal_mass_counts
 from mlcicd.data.drift import drift
 from mlcicd.data.histogram import FINE_BITS
 from mlcicd.data.profile import Profile, profile
@@ -48,7 +48,7 @@ def divided(pairs: list[tuple[int, int]], bins: int) -> tuple[list[float], list[
 @given(pairs=CELLS, bins=st.sampled_from([2, 8, 32]))  # powers of two: borders are the same in both readings
 def test_wide_cells_are_divided_at_the_borders(pairs: list[tuple[int, int]], bins: int) -> None:
     p, q = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
-    got_p, got_q = equal_mass_counts(p, q, bins, divisible=True)
+    got_p, got_q = equal_mass_counts(p, q, bins, divisible=np.ones(len(p), dtype=bool))
     assert got_p.sum() == pytest.approx(p.sum())
     assert got_q.sum() == pytest.approx(q.sum())
     kept = [(a, b) for a, b in zip(*divided(pairs, bins), strict=True) if a > 1e-9 or b > 1e-9]
@@ -61,8 +61,29 @@ def test_narrow_cells_stay_whole(pairs: list[tuple[int, int]], bins: int) -> Non
     p, q = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
     index = equal_mass_bins(p, bins)
     some = (binned(p, index) > 0) | (binned(q, index) > 0)
-    got = equal_mass_counts(p, q, bins, divisible=False)
+    got = equal_mass_counts(p, q, bins, divisible=np.zeros(len(p), dtype=bool))
     assert [list(side) for side in got] == [list(binned(side, index)[some]) for side in (p, q)]
+
+
+def test_cells_of_one_value_are_not_divided() -> None:
+    whole_numbers = np.full(4097, 10.0)
+    assert not divisible_cells(whole_numbers, wide=False).any()
+    assert divisible_cells(whole_numbers, wide=True).all()
+    continuous = np.random.default_rng(1).poisson(400, 6000).astype(float)
+    continuous[[1000, 2000, 3000]] = 9_000, 0, 400
+    got = divisible_cells(continuous, wide=False)
+    assert np.flatnonzero(~got).tolist() == [0, 1000, 1999, 2001, 5999]  # heavy, or at a gap
+
+
+def test_many_narrow_cells_are_divided_to_the_exact_distance(tmp_path: Path) -> None:
+    even = (np.arange(400_000) + 0.5) / 400_000  # not random: cells of some fifty rows would be uneven by chance
+    a, b = (np.exp(even * 5 + shift) for shift in (0.0, 0.1))
+    for name, values in (("a", a), ("b", b)):
+        pq.write_table(pa.table({"x": values}), tmp_path / f"{name}.parquet")
+    (result,) = drift(profile(open_source(tmp_path / "a.parquet")), open_source(tmp_path / "b.parquet"))
+    edges = np.sort(a)[np.arange(1, 32) * len(a) // 32]
+    p, q = (np.bincount(np.searchsorted(edges, side, side="right"), minlength=32) for side in (a, b))
+    assert result.js == pytest.approx(float(jensenshannon(p, q, base=2)), abs=1e-5)
 
 
 def test_a_profile_of_few_cells_is_nearly_as_exact_as_the_values(tmp_path: Path) -> None:
