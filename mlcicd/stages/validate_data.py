@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mlcicd.config import FILE_NAME, Project
+from mlcicd.config import Project
 from mlcicd.core.digests import digest_json
-from mlcicd.core.errors import ConfigError
 from mlcicd.core.files import write_atomic
 from mlcicd.core.verdict import Check, CheckStatus, Severity, Status, conclude
 from mlcicd.core.yaml_lines import nearest
@@ -20,24 +19,12 @@ from mlcicd.stages.drifting import drift_findings, with_rows_and_slices
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.reference import champion_profile
 
-_ONLY_EMBEDDED = (
-    "population",
-    "sources",
-    "personal",
-    "labels",
-    "serving",
-    "drift.multivariate",
-    "drift.correlations",
-    "drift.slices",
-)
-
 
 @stage("validate-data")
 def validate_data(record: Record) -> Status | None:
     """Checks training data and holdout: schema, leakage between them, and drift against the reference profile."""
     project = record.project
     data = project.config.data
-    _refuse_what_spark_can_not(project)
     prepare_data(record, always=True)
     sources: dict[str, Source] = {}
     for kind in ("train", "holdout"):
@@ -76,25 +63,6 @@ def _open(project: Project, path: Path) -> Source:
     from mlcicd.data.spark import open_spark
 
     return open_spark(path, master=data.spark.master, options=data.spark.options)
-
-
-def _refuse_what_spark_can_not(project: Project) -> None:
-    """A check that is asked for and can not run is an error, before anything is read: not a check less."""
-    data = project.config.data
-    if data.engine == "duckdb":
-        return
-    for name in _ONLY_EMBEDDED:
-        asked: object = data.checks
-        for key in name.split("."):
-            asked = getattr(asked, key, None)
-        if asked:
-            raise ConfigError(
-                f"data.checks.{name} can not run on Spark",
-                file=FILE_NAME,
-                line=project.document.line(("data", "checks", *name.split("."))),
-                why="It looks at rows themselves, by functions that only the embedded engine has.",
-                remedy="check a sample of the data with `engine: duckdb` for it, in a profile of its own",
-            )
 
 
 def _unknown_ignored(record: Record, sources: dict[str, Source]) -> list[Check]:
