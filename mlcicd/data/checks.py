@@ -156,10 +156,10 @@ def _row_count(schema: TableSchema, rows: int) -> Check:
     reason = remedy = ""
     if rows < low:
         reason = "the table is empty" if rows == 0 else f"{rows:,} rows, fewer than {low:,}"
-        remedy = "find out why rows are missing, or lower `rows.min` in the schema"
+        remedy = "find out why rows are missing, or lower `rows.min` (`rows.holdout.min` for the holdout) in the schema"
     elif high is not None and rows > high:
         reason = f"{rows:,} rows, more than {high:,}"
-        remedy = "look for duplicated or repeated loads, or raise `rows.max` in the schema"
+        remedy = "look for repeated loads, or raise `rows.max` (`rows.holdout.max` for the holdout) in the schema"
     return Check(
         name="rows",
         status=CheckStatus.FAILED if reason else CheckStatus.PASSED,

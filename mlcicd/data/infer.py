@@ -86,6 +86,7 @@ def infer_schema(source: Source, *, slack: float = 0.1) -> str:
         "version: 1",
         "rows:",
         f"  min: {max(source.rows // 2, 1)}  # half of what was seen; a job that lost data is caught here",
+        "  holdout: {min: 1}  # smaller by nature; whether it is large enough for a gate, the gate's interval says",
     ]
     if key:
         lines += [f"key: [{', '.join(scalar(name) for name in key)}]  # unique and never missing in this table"]

@@ -96,6 +96,12 @@ class RowCount(CountRange):
     min: Annotated[int, Field(ge=0)] = 1
 
 
+class TableRows(RowCount):
+    """How many rows a table must have; the holdout, usually the smaller one, may have its own bounds."""
+
+    holdout: RowCount | None = None
+
+
 class Column(_Strict):
     """The rules of one column.
 
@@ -196,7 +202,7 @@ class TableSchema(_Strict):
     description: str = ""
     columns: dict[str, Column] = Field(default_factory=dict)
     extra_columns: Literal["allow", "warn", "forbid"] = "allow"
-    rows: RowCount = Field(default_factory=RowCount)
+    rows: TableRows = Field(default_factory=TableRows)
     key: list[str] = Field(default_factory=list)
     rules: list[Rule] = Field(default_factory=list)
     freshness: Freshness | None = None
@@ -222,6 +228,11 @@ class TableSchema(_Strict):
         if len(set(lowered)) != len(lowered):
             raise ValueError("two columns have the same name (compared without regard to case)")
         return self
+
+    def for_holdout(self) -> Self:
+        """What the holdout must look like: the same, with its own number of rows where one is given."""
+        own = self.rows.holdout
+        return self if own is None else self.model_copy(update={"rows": TableRows(min=own.min, max=own.max)})
 
     @property
     def file(self) -> str:
@@ -264,7 +275,8 @@ def parse_schema(text: str, *, file: str = "schema.yaml") -> TableSchema:
 _MODELS: dict[str, type[BaseModel]] = {
     "columns": Column,
     "rules": Rule,
-    "rows": RowCount,
+    "rows": TableRows,
+    "holdout": RowCount,
     "freshness": Freshness,
     "length": CountRange,
     "foreign_keys": ForeignKey,
@@ -273,8 +285,10 @@ _MODELS: dict[str, type[BaseModel]] = {
 
 def _known_keys(place: tuple[str | int, ...]) -> list[str]:
     model: type[BaseModel] = TableSchema
-    for part in place[:-1]:
-        model = _MODELS.get(str(part), model)
+    for depth, part in enumerate(place[:-1]):
+        # A column may be called `rows`: names of columns are no keys.
+        if depth != 1 or place[0] != "columns":
+            model = _MODELS.get(str(part), model)
     return [info.alias or name for name, info in model.model_fields.items()]
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from mlcicd.core.errors import InputError
 from mlcicd.rollout.eprocess import (
     Array,
-    bernoulli_log_factors,
     distribution_log_factors,
     grid,
     location_tilts,
@@ -22,8 +21,8 @@ from mlcicd.rollout.eprocess import (
     normal_scores,
     rate_log_factors,
 )
-from mlcicd.rollout.rates import HARM_LOG_WEIGHTS, HARM_THETAS, bell, limit_alternatives
-from mlcicd.rollout.spec import GuardSpec, MetricSpec
+from mlcicd.rollout.rates import HARM_THETAS, CountGuard, bell
+from mlcicd.rollout.spec import MetricSpec
 from mlcicd.rollout.windows import Histogram
 
 # Shifts in the champion's standard deviations (after its values are made normal by rank).
@@ -295,13 +294,8 @@ class HistogramEvidence:
         self.mean = _shaped(state["mean"], (3,)).tolist()
 
 
-@dataclass
-class QuantileGuard:
+class QuantileGuard(CountGuard):
     """A quantile of the canary against a limit: the share of requests beyond it against 1 - quantile."""
-
-    spec: GuardSpec
-    harm: Array = field(default_factory=lambda: np.zeros(len(HARM_THETAS)))
-    counts: list[int] = field(default_factory=lambda: [0, 0])
 
     def check(self, edges: tuple[float, ...]) -> None:
         """Whether a window with these edges can be taken.
@@ -323,34 +317,8 @@ class QuantileGuard:
         """
         self.check(canary.edges)
         first = int(np.searchsorted(np.array(canary.edges), self.spec.limit, side="left"))
-        beyond, n = sum(canary.counts[first + 1 :]), canary.total
-        limit = 1.0 - float(self.spec.quantile or 0.0)
-        self.harm = self.harm + bernoulli_log_factors(beyond, n, limit, limit_alternatives(limit, HARM_THETAS))
-        self.counts = [self.counts[0] + beyond, self.counts[1] + n]
-
-    @property
-    def log_harm(self) -> float:
-        return float(log_mixture(self.harm, HARM_LOG_WEIGHTS))
-
-    @property
-    def log_good(self) -> float | None:
-        return None
-
-    @property
-    def trials(self) -> tuple[int, int]:
-        return 0, self.counts[1]
-
-    def observed(self) -> dict[str, float]:
-        x, n = self.counts
-        return {"canary": x / n if n else math.nan}
-
-    def state(self) -> dict[str, Any]:
-        return {"harm": self.harm.tolist(), "counts": list(self.counts)}
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.harm = _shaped(state["harm"], self.harm.shape)
-        x, n = (int(count) for count in state["counts"])
-        self.counts = [x, n]
+        beyond = sum(canary.counts[first + 1 :])
+        self._take(beyond, canary.total, 1.0 - float(self.spec.quantile or 0.0), HARM_THETAS)
 
 
 def quantile(edges: tuple[float, ...], counts: Array, level: float) -> float:

@@ -177,18 +177,15 @@ class RateEvidence:
 
 
 @dataclass
-class RateGuard:
-    """The canary's rate against a fixed limit."""
+class CountGuard:
+    """Evidence that the canary's share of events is beyond a fixed one."""
 
     spec: GuardSpec
     harm: Array = field(default_factory=lambda: np.zeros(len(HARM_THETAS)))
     counts: list[int] = field(default_factory=lambda: [0, 0])
 
-    def update(self, x: int, n: int) -> None:
-        """Takes one window's events and trials of the canary."""
-        thetas = HARM_THETAS if self.spec.direction == "lower" else 1.0 / HARM_THETAS
-        alternatives = limit_alternatives(self.spec.limit, thetas)
-        self.harm = self.harm + bernoulli_log_factors(x, n, self.spec.limit, alternatives)
+    def _take(self, x: int, n: int, limit: float, thetas: Array) -> None:
+        self.harm = self.harm + bernoulli_log_factors(x, n, limit, limit_alternatives(limit, thetas))
         self.counts = [self.counts[0] + x, self.counts[1] + n]
 
     @property
@@ -214,6 +211,14 @@ class RateGuard:
         self.harm = _same_length(state["harm"], self.harm)
         x, n = (int(count) for count in state["counts"])
         self.counts = [x, n]
+
+
+class RateGuard(CountGuard):
+    """The canary's rate against a fixed limit."""
+
+    def update(self, x: int, n: int) -> None:
+        """Takes one window's events and trials of the canary."""
+        self._take(x, n, self.spec.limit, HARM_THETAS if self.spec.direction == "lower" else 1.0 / HARM_THETAS)
 
 
 def _same_length(values: list[float], like: Array) -> Array:

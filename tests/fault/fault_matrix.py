@@ -65,6 +65,7 @@ class Matrix:
         self.every, self.idle_every = every, max(1, every // 6)
         self.injections: Counter[str] = Counter()
         self.recovery_s: list[float] = []
+        self._told = 0
 
     def run(self) -> None:
         for operation in OPERATIONS:
@@ -95,8 +96,11 @@ class Matrix:
             self._so_far()
 
     def _so_far(self) -> None:
-        done, broken = self.injections.total(), len(self.world.broken)
-        print(f"{self.store}: {done} injections, {broken} broken", file=sys.stderr, flush=True)
+        done, broken = self.injections.total(), self.world.broken
+        for line in broken[self._told :]:
+            print(f"BROKEN {line}", file=sys.stderr)
+        self._told = len(broken)
+        print(f"{self.store}: {done} injections, {len(broken)} broken", file=sys.stderr, flush=True)
 
     def kill(self, operation: str) -> None:
         """Dies at each point; the same command again ends as it would have."""

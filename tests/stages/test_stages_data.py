@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlcicd.core.verdict import CheckStatus, Status
+from mlcicd.data.infer import infer_schema
+from mlcicd.data.source import open_source
 from mlcicd.stages import monitor, register, validate_data
 from mlcicd.stages.common import registry_of
 
@@ -34,6 +36,26 @@ def test_schema_violation_fails_with_the_row(root: Path) -> None:
     failed = next(c for c in verdict.checks if c.status is CheckStatus.FAILED)
     assert failed.name == "train.a.range"
     assert "1000.5" in str(failed.model_dump())
+
+
+def test_a_small_holdout_passes_the_schema_inferred_from_the_training_data(root: Path) -> None:
+    write_table(root / "holdout.csv", 200, 2)
+    (root / "schema.yaml").write_text(infer_schema(open_source(root / "train.csv")))
+    change(root / "mlcicd.yaml", "target: y,", "target: y, schema: schema.yaml,")
+    verdict = validate_data(project_at(root))
+    assert verdict.status is Status.PASSED, verdict.summary
+    change(root / "schema.yaml", "holdout: {min: 1}", "holdout: {min: 201}")
+    assert names(validate_data(project_at(root)), CheckStatus.FAILED) == ["holdout.rows"]
+    change(root / "schema.yaml", "holdout: {min: 201}", "holdout: {min: 1}")
+    change(root / "schema.yaml", "min: 400", "min: 801")
+    assert names(validate_data(project_at(root)), CheckStatus.FAILED) == ["train.rows"]
+
+
+def test_a_column_called_as_a_key_of_the_schema_is_told_the_keys_of_columns(root: Path) -> None:
+    (root / "schema.yaml").write_text("version: 1\ncolumns:\n  holdout: {tpye: float}\n")
+    change(root / "mlcicd.yaml", "target: y,", "target: y, schema: schema.yaml,")
+    verdict = validate_data(project_at(root))
+    assert "did you mean 'type'" in verdict.summary, verdict.summary
 
 
 def test_misspelled_schema_key_names_its_line(root: Path) -> None:
