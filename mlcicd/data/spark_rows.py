@@ -94,12 +94,14 @@ def _numbered(source: SparkSource) -> Any:
         return source.frame.select("*", number.alias(ROW))
     file = place.getField("file_path")
     counted = {str(uri): int(rows) for uri, rows in source.frame.groupBy(file).count().collect()}
+    if len(counted) < 2:  # a file without rows is not among them
+        return source.frame.select("*", number.alias(ROW))
     uris = {Path(unquote(urlsplit(uri).path)): uri for uri in counted}
-    known = [uris[path] for path in source.files if path in uris]  # a file without rows has none
+    known = [uris[path] for path in source.files if path in uris]
     starts = accumulate((counted[uri] for uri in known), initial=0)
-    offsets = source.frame.sparkSession.createDataFrame(
-        [(uri, start) for uri, start in zip(known, starts, strict=False)], "uri string, start bigint"
-    )
+    pairs = [sf.lit(one) for pair in zip(known, starts, strict=False) for one in pair]
+    # Not `createDataFrame`, which would start Python on the workers.
+    offsets = source.frame.sparkSession.range(1).select(sf.explode(sf.create_map(*pairs)).alias("uri", "start"))
     numbered = source.frame.select("*", number.alias(ROW), file.alias(_FILE))
     joined = numbered.join(sf.broadcast(offsets), numbered[_FILE] == offsets["uri"])
     return joined.withColumn(ROW, sf.col(ROW) + sf.col("start")).drop(_FILE, "uri", "start")
