@@ -19,8 +19,10 @@ from mlcicd.core.verdict import Check, CheckStatus, Severity
 from mlcicd.core.yaml_lines import nearest
 from mlcicd.data.conditions import kind_of, percent
 from mlcicd.data.confidence import FOLDS, out_of_fold, suspicion
+from mlcicd.data.distinct import distinct_counts
 from mlcicd.data.examples import REDACTED, SHOWN_ROWS
-from mlcicd.data.source import Source, quote, reading
+from mlcicd.data.row_numbers import HASH, at_hand, below, bound
+from mlcicd.data.source import ROW, Source, quote, reading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +108,12 @@ def label_checks(
     required = f"at most {percent(max_share)} of the labels are improbable"
     known = [n for n in features if n not in (target, group) and _readable(train, n)]
     problem = _unfit(train, target, known)
-    rows = None if problem else _read(train, target, known, sample, group)
+    rows = None
+    if not problem:
+        kept = max(min(sample, _CELLS // (len(known) + 1)), _FEWEST_ROWS)
+        limit = bound(kept, _labelled(train, target))
+        train = at_hand(train, [target, *known, *([group] if group else [])], limit, present=target)
+        rows = _read(train, target, known, kept, limit, group)
     if rows is not None:
         names, codes, counts = np.unique(rows.labels, return_inverse=True, return_counts=True)
         rows = rows.where(counts[codes] >= _FEWEST_OF_A_CLASS)
@@ -158,28 +165,31 @@ def _unfit(train: Source, target: str, known: Sequence[str]) -> str:
         return "there are no features that trees can read"
     if kind not in (*_NUMBERS, "string"):
         return f"a {kind} is no class"
-    (classes,) = train.fetch(f"SELECT approx_count_distinct({quote(target)}) FROM data")[0]
+    (classes,) = distinct_counts(train, [target], [_MOST_CLASSES])
     if classes > _MOST_CLASSES:
         return f"{target!r} has more than {_MOST_CLASSES} different values: they are no classes that trees could tell"
     return ""
 
 
-def _read(train: Source, target: str, features: Sequence[str], sample: int, group: str) -> _Rows:
+def _labelled(train: Source, target: str) -> int:
+    return int(train.fetch(f"SELECT count_if({_has_label(train, target)}) FROM data")[0][0] or 0)
+
+
+def _has_label(train: Source, target: str) -> str:
+    label = quote(target)
+    return f"{label} IS NOT NULL" + (f" AND NOT isnan({label})" if _is_float(train, target) else "")
+
+
+def _read(train: Source, target: str, features: Sequence[str], kept: int, limit: int, group: str) -> _Rows:
     """Labelled rows by the hash of their number: the same table, the same sample."""
     import numpy as np
 
-    kept = max(min(sample, _CELLS // (len(features) + 1)), _FEWEST_ROWS)
     together = quote(group) if group else ", ".join(map(quote, features))
     values = ", ".join(f"{_value(train, name)} AS c{place}" for place, name in enumerate(features))
-    label = quote(target)
-    labelled = f"{label} IS NOT NULL" + (f" AND NOT isnan({label})" if _is_float(train, target) else "")
-    (known,) = train.fetch(f"SELECT count_if({labelled}) FROM data")[0]
-    below = min(1.0, (kept + 6 * kept**0.5) / max(int(known or 0), 1)) * 2.0**64
-    some = "" if below >= 2.0**64 else f" AND h < {int(below)}"
     query = (
-        f"SELECT * FROM (SELECT row_number() OVER () AS __mlcicd_row, hash(__mlcicd_row) AS h, {labelled} AS labelled, "
-        f"CAST({label} AS VARCHAR) AS label, CAST(hash({together}) % {FOLDS} AS BIGINT) AS fold, {values} FROM data) "
-        f"WHERE labelled{some} ORDER BY h LIMIT {kept}"
+        f"SELECT {ROW}, CAST({quote(target)} AS VARCHAR) AS label, "
+        f"CAST(hash({together}) % {FOLDS} AS BIGINT) AS fold, {values} FROM {train.numbered} "
+        f"WHERE {_has_label(train, target)} AND {below(limit)} ORDER BY {HASH} LIMIT {kept}"
     )
     with reading(str(train.path)):
         found = train.connection.execute(query).fetchnumpy()
@@ -189,7 +199,7 @@ def _read(train: Source, target: str, features: Sequence[str], sample: int, grou
         for place, of_text in enumerate(categorical)
     ]
     return _Rows(
-        found["__mlcicd_row"].astype(np.int64),
+        found[ROW].astype(np.int64),
         np.asarray(found["label"]).astype(str),
         found["fold"].astype(np.int64),
         np.stack(columns, axis=1),
@@ -258,10 +268,7 @@ def _examples(
     numbers = ", ".join(str(int(rows.numbers[place])) for place in worst)
     read = {
         int(n): texts
-        for n, *texts in train.fetch(
-            f"SELECT __mlcicd_row, {cells} FROM (SELECT *, row_number() OVER () AS __mlcicd_row FROM data) "
-            f"WHERE __mlcicd_row IN ({numbers})"
-        )
+        for n, *texts in train.fetch(f"SELECT {ROW}, {cells} FROM {train.numbered} WHERE {ROW} IN ({numbers})")
     }
     return [
         {

@@ -16,6 +16,7 @@ from mlcicd.data.source import Source, quote
 
 _NAMED = 5
 _MOST_SOURCES = 4000
+_LONGEST = 80
 _FEWEST_CONFLICTS = 30
 # Two-sided 99.9 %: a hint a thousand sources without a cause.
 _Z = 3.29
@@ -46,7 +47,7 @@ def origin_checks(
         InputError: the data can not be read.
     """
     rows = source.fetch(
-        f"SELECT left(CAST({quote(column)} AS VARCHAR), 80), count(*) FROM data GROUP BY 1 "
+        f"SELECT left(CAST({quote(column)} AS VARCHAR), {_LONGEST}), count(*) FROM data GROUP BY 1 "
         f"ORDER BY 2 DESC, 1 LIMIT {_MOST_SOURCES}"
     )
     counts = {_named(name, hidden): int(count) for name, count in rows}
@@ -120,18 +121,10 @@ def _conflicting(
         "severity": severity,
         "required": f"no source holds {limit:g} more of the contradicting rows than of all rows",
     }
-    inputs = [quote(name) for name in features if name not in (column, target)]
+    inputs = [name for name in features if name not in (column, target)]
     if not inputs:
         return Check(**common, status=CheckStatus.SKIPPED, reason="there are no features")
-    label = f"CAST({quote(target)} AS VARCHAR)"
-    # Equal features have equal 64-bit hashes; that two different rows share one is a matter of chance in 1e19.
-    found = source.fetch(
-        f"WITH rows AS (SELECT hash({', '.join(inputs)}) AS h, {label} AS y, "
-        f"left(CAST({quote(column)} AS VARCHAR), 80) AS s FROM data), "
-        f"torn AS (SELECT h FROM rows GROUP BY h HAVING min(y) <> max(y)) "
-        f"SELECT s, count(*) FROM rows SEMI JOIN torn USING (h) GROUP BY s ORDER BY 2 DESC, 1"
-    )
-    torn = {_named(name, hidden): int(count) for name, count in found}
+    torn = {_named(name, hidden): count for name, count in _contradicting(source, column, target, inputs)}
     total = sum(torn.values())
     excess = {name: count / total - counts.get(name, 0) / source.rows for name, count in torn.items()}
     worst = max(excess, key=lambda name: excess[name], default=None)
@@ -150,6 +143,25 @@ def _conflicting(
         remedy="look at the labels of that source before you train on them" if failed else "",
         details={"column": column, "rows": total},
     )
+
+
+def _contradicting(source: Source, column: str, target: str, inputs: Sequence[str]) -> Sequence[tuple[str | None, int]]:
+    """How many rows of each source have a label that another row of the same features contradicts, most first."""
+    if source.distributed:
+        from mlcicd.data.spark import SparkSource
+        from mlcicd.data.spark_rows import contradicting_by
+
+        assert isinstance(source, SparkSource)
+        return contradicting_by(source, column, target, inputs, longest=_LONGEST)
+    features = ", ".join(quote(name) for name in inputs)
+    # Equal features have equal 64-bit hashes; that two different rows share one is a matter of chance in 1e19.
+    found = source.fetch(
+        f"WITH rows AS (SELECT hash({features}) AS h, CAST({quote(target)} AS VARCHAR) AS y, "
+        f"left(CAST({quote(column)} AS VARCHAR), {_LONGEST}) AS s FROM data), "
+        f"torn AS (SELECT h FROM rows GROUP BY h HAVING min(y) <> max(y)) "
+        f"SELECT s, count(*) FROM rows SEMI JOIN torn USING (h) GROUP BY s ORDER BY 2 DESC, 1"
+    )
+    return [(name, int(count)) for name, count in found]
 
 
 def _named(name: str | None, hidden: bool) -> str | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mlcicd.core.verdict import Check, CheckStatus, Severity
 from mlcicd.data.conditions import kind_of
+from mlcicd.data.row_numbers import at_hand, below, bound
 from mlcicd.data.source import Source, literal, quote
 
 SAMPLE = 100_000
@@ -61,7 +62,7 @@ def personal_checks(
     """One check a column that seems to hold personal data; one that passed if there is none.
 
     Text is looked at for all kinds, whole numbers for payment cards. Of more than `sample` rows, about so many are
-    looked at: those whose value's hash says so, so that the same table gives the same answer.
+    looked at: those whose number's hash says so, so that the same table gives the same answer.
 
     Args:
         allow: columns that may hold it.
@@ -109,23 +110,23 @@ def hinted(name: str) -> bool:
 
 def _matches(source: Source, names: list[str], sample: int) -> dict[str, list[tuple[str, int, int]]]:
     """Column to (kind, values that match, values looked at), for the kinds that are found."""
-    every = max(1, source.rows // max(sample, 1))
+    limit = bound(sample, source.rows)
     found: dict[str, list[tuple[str, int, int]]] = {}
     for start in range(0, len(names), _COLUMNS_PER_PASS):
         block = names[start : start + _COLUMNS_PER_PASS]
         parts, asked = [], []
         for name in block:
             text = f"CAST({quote(name)} AS VARCHAR)"
-            chosen = f"{text} IS NOT NULL" + (f" AND hash({text}) % {every} = 0" if every > 1 else "")
-            parts.append(f"count_if({chosen})")
+            parts.append(f"count({quote(name)})")
             for kind in _asked_of(kind_of(source.columns[name])):
                 test = "regexp_full_match" if kind.whole else "regexp_matches"
-                match = f"{chosen} AND {test}({text}, {literal(kind.pattern)})"
+                match = f"{test}({text}, {literal(kind.pattern)})"
                 parts.append(f"count_if({match})")
                 # Which of the matches are confirmed does not depend on the order of the rows.
                 parts.append(f"min({text}, {_CONFIRMED}) FILTER (WHERE {match})" if kind.confirm else "NULL")
                 asked.append((name, kind))
-        values = list(source.fetch(f"SELECT {', '.join(parts)} FROM data")[0])
+        here = at_hand(source, block, limit)
+        values = list(here.fetch(f"SELECT {', '.join(parts)} FROM {here.numbered} WHERE {below(limit)}")[0])
         looked = 0
         before = ""
         for name, kind in asked:

@@ -17,6 +17,7 @@ from mlcicd.core.yaml_lines import nearest
 from mlcicd.data.cells import count_categories, count_cells
 from mlcicd.data.column_profile import ColumnProfile, Kind, hashed
 from mlcicd.data.conditions import kind_of
+from mlcicd.data.distinct import distinct_counts
 from mlcicd.data.distributed_profile import plain_values
 from mlcicd.data.histogram import Histogram, rounding_sql
 from mlcicd.data.number_counts import NumberCounts, count_numbers
@@ -192,13 +193,16 @@ def _kinds(source: Source, names: Sequence[str], like: Profile | None) -> dict[s
             kinds[name] = "time" if kind in ("date", "timestamp", "time") else "other"
     for start in range(0, len(texts), _COLUMNS_PER_PASS):
         block = texts[start : start + _COLUMNS_PER_PASS]
-        counts = source.fetch(
-            f"SELECT {', '.join(f'approx_count_distinct({quote(name)})' for name in block)} FROM data"
-        )[0]
-        for name, count in zip(block, counts, strict=True):
+        for name, count in zip(block, distinct_counts(source, block, _limits(source.rows)), strict=True):
             before = like.columns.get(name) if like else None
-            kinds[name] = _text_kind(int(count), source.rows, before)
+            kinds[name] = _text_kind(count, source.rows, before)
     return kinds
+
+
+def _limits(rows: int) -> list[float]:
+    """The numbers of different texts at which the kind of a column changes."""
+    repeats = min(max(_ALWAYS_CATEGORIES, rows / 2), _MOST_CATEGORIES)
+    return [repeats, _MOST_CATEGORIES, 20 * _MOST_CATEGORIES]
 
 
 def _text_kind(distinct: int, rows: int, before: ColumnProfile | None) -> Kind:

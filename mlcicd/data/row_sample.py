@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlcicd.core.errors import InputError
 from mlcicd.data.column_profile import ColumnProfile, hashed
 from mlcicd.data.histogram import centres
+from mlcicd.data.row_numbers import HASH, at_hand, below, bound
 from mlcicd.data.source import Source, quote
 
 if TYPE_CHECKING:
@@ -152,13 +153,10 @@ def row_sample(source: Source, codes: Mapping[str, ColumnCode], kept: int = KEPT
     if not codes or not total:
         return RowSample(dict(codes), np.zeros((0, len(codes)), dtype=np.uint8), total)
     # A few more than wanted pass, and the smallest hashes of these are kept.
-    below = min(1.0, (kept + 6 * kept**0.5) / total) * 2.0**64
-    some = "" if below >= 2.0**64 else f" WHERE h < {int(below)}"
+    limit = bound(kept, total)
+    here = at_hand(source, list(codes), limit)
     parts = ", ".join(f"{_value(name, code)} AS c{place}" for place, (name, code) in enumerate(codes.items()))
-    rows = source.fetch(
-        f"SELECT * EXCLUDE h FROM (SELECT {parts}, hash(row_number() OVER ()) AS h FROM data){some} "
-        f"ORDER BY h LIMIT {kept}"
-    )
+    rows = here.fetch(f"SELECT {parts} FROM {here.numbered} WHERE {below(limit)} ORDER BY {HASH} LIMIT {kept}")
     columns = list(zip(*rows, strict=True)) or [()] * len(codes)
     coded = [_coded(values, code) for values, code in zip(columns, codes.values(), strict=True)]
     return RowSample(dict(codes), np.stack(coded, axis=1), total)

@@ -214,14 +214,30 @@ def _shares(source: Source, asked: Sequence[tuple[str, Any]]) -> list[float]:
         return [0.0] * len(asked)
     parts, parameters = [], []
     for name, value in asked:
-        column, kind = quote(name), source.columns[name]
-        if value is None:
-            nan = f" OR isnan({column})" if kind_of(kind) == "float" else ""
-            parts.append(f"count_if({column} IS NULL{nan})")
-        else:
-            # Numbers as numbers: a cast to a whole number would round.
-            as_type = "DOUBLE" if kind_of(kind) in _NUMBERS else "VARCHAR"
-            parts.append(f"count_if(CAST({column} AS {as_type}) = TRY_CAST(CAST(? AS VARCHAR) AS {as_type}))")
-            parameters.append(json.dumps(value) if isinstance(value, bool) else str(value))
+        condition, given = _held(quote(name), kind_of(source.columns[name]), value)
+        parts.append(f"count_if({condition})")
+        parameters += given
     counts = source.fetch(f"SELECT {', '.join(parts)} FROM data", parameters)[0]
     return [int(count or 0) / source.rows for count in counts]  # NULL where every value is
+
+
+def _held(column: str, kind: str, value: Any) -> tuple[str, list[str]]:
+    """SQL of whether a row holds a value of JSON, and its parameters; texts, so that every engine takes them."""
+    if value is None:
+        return f"{column} IS NULL" + (f" OR isnan({column})" if kind == "float" else ""), []
+    if kind in _NUMBERS:  # as numbers: a cast to a whole number would round
+        number = _number(value)
+        return (
+            (f"CAST({column} AS DOUBLE) = CAST(? AS DOUBLE)", [repr(number)]) if number is not None else ("false", [])
+        )
+    if kind in ("list", "struct", "binary"):
+        return "false", []
+    return f"CAST({column} AS VARCHAR) = ?", [json.dumps(value) if isinstance(value, bool) else str(value)]
+
+
+def _number(value: Any) -> float | None:
+    """A number, also where it was sent as text."""
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (ValueError, OverflowError):
+        return None

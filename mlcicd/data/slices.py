@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlcicd.data.column_profile import ColumnProfile, Kind, hashed
+from mlcicd.data.conditions import kind_of
 from mlcicd.data.histogram import Histogram, rounding_sql
 from mlcicd.data.profile import Profile
 from mlcicd.data.source import Source, literal, quote
@@ -46,7 +47,7 @@ def slice_profiles(
     Raises:
         InputError: the data can not be read.
     """
-    found = source.fetch(f"SELECT s, count(*) FROM (SELECT {by} AS s FROM data) WHERE s IS NOT NULL GROUP BY s")
+    found = source.fetch(f"SELECT {by} AS s, count(*) FROM data WHERE {by} IS NOT NULL GROUP BY 1")
     rows = {str(name): int(count) for name, count in sorted(found, key=lambda one: (-one[1], one[0]))}
     shown = {name: hashed(name) if hidden else name for name in rows}
     if names is None:
@@ -56,7 +57,7 @@ def slice_profiles(
     if not chosen:
         return {}
     columns: dict[str, dict[str, ColumnProfile]] = {name: {} for name in chosen}
-    wanted = f"s IN ({', '.join(literal(name) for name in chosen)})"
+    wanted = f"{by} IN ({', '.join(literal(name) for name in chosen)})"
     for column, before in like.columns.items():
         if column in source.columns:
             counted = _counts(source, by, wanted, column, before.kind)
@@ -68,22 +69,34 @@ def slice_profiles(
 
 def _counts(source: Source, by: str, wanted: str, column: str, kind: Kind) -> dict[str, list[tuple[Any, ...]]]:
     """Slice to (cell or category, rows, values, NaN among them)."""
-    value, nan = quote(column), "0"
-    if kind in ("time", "other"):
-        cell = "NULL"
-    elif kind == "category":
-        cell = f"left(CAST(v AS VARCHAR), {_LONGEST})"
-    else:
-        value = f"TRY_CAST({f'length(CAST({value} AS VARCHAR))' if kind == 'text' else value} AS DOUBLE)"
-        cell, nan = rounding_sql("v"), "count(*) FILTER (isnan(v))"
+    cell, present, nan = _asked_of(source, column, kind)
     rows = source.fetch(
-        f"SELECT s, {cell} AS c, count(*), count(v), {nan} FROM (SELECT {by} AS s, {value} AS v FROM data) "
-        f"WHERE {wanted} GROUP BY s, c"
+        f"SELECT {by} AS s, {cell} AS c, count(*), count({present}), {nan} FROM data WHERE {wanted} GROUP BY 1, 2"
     )
     found: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
     for name, *counts in rows:
         found[str(name)].append(tuple(counts))
     return found
+
+
+def _asked_of(source: Source, column: str, kind: Kind) -> tuple[str, str, str]:
+    """SQL of a value's cell or category, of the value, and of how many are NaN.
+
+    A column whose type has changed so that it has no such values now counts as one of missing values.
+    """
+    name, now = quote(column), kind_of(source.columns[column])
+    if kind in ("time", "other"):
+        return "NULL", name, "0"
+    if kind == "category":
+        return f"left(CAST({name} AS VARCHAR), {_LONGEST})", name, "0"
+    if kind == "text":
+        if now != "string":
+            return "NULL", "NULL", "0"
+        name = f"length(CAST({name} AS VARCHAR))"
+    elif now not in ("int", "float", "decimal"):
+        return "NULL", "NULL", "0"
+    value = f"CAST({name} AS DOUBLE)"
+    return rounding_sql(value), value, f"count(*) FILTER (WHERE isnan({value}))"
 
 
 def _column(kind: Kind, rows: int, counts: list[tuple[Any, ...]], secret: bool) -> ColumnProfile:
@@ -96,10 +109,11 @@ def _column(kind: Kind, rows: int, counts: list[tuple[Any, ...]], secret: bool) 
         return ColumnProfile(kind, rows, nulls, categories={hashed(k) if secret else k: n for k, n in cells.items()})
     nan = sum(int(one) for _, _, _, one in counts)
     total = sum(cells.values())
-    mean = sum(v * n for v, n in cells.items()) / total if total else None
+    # Exact sums: which cell an engine gives first makes no difference.
+    mean = math.fsum(v * n for v, n in cells.items()) / total if total else None
     # As far as they can be squared; a single 1e300 must not turn the deviation into an error.
     far = [(max(min(v - (mean or 0.0), _SQUARABLE), -_SQUARABLE), n) for v, n in cells.items()]
-    spread = sum(v * v * n for v, n in far)
+    spread = math.fsum(v * v * n for v, n in far)
     return ColumnProfile(
         kind,
         rows,

@@ -26,6 +26,8 @@ from mlcicd.data.files import Format, digest_files, format_of, matching_files, r
 if TYPE_CHECKING:
     import duckdb
 
+# The column of a row's number where a table is given one.
+ROW = "__mlcicd_row"
 _DELIMITERS = (",", "\t", ";", "|")
 _HEADER_LIMIT = 1 << 24
 
@@ -73,7 +75,7 @@ class Source:
 
     @property
     def distributed(self) -> bool:
-        """Whether the rows are elsewhere, in no order: they have no numbers then, and only aggregates come here."""
+        """Whether the rows are elsewhere, in no order: only aggregates come here, and samples (`row_numbers`)."""
         return False
 
     def refuses(self, condition: str) -> str:
@@ -83,6 +85,11 @@ class Source:
     def joins_refused(self) -> str:
         """Why rows can not be held against those of a file; empty when they can."""
         return ""
+
+    @property
+    def numbered(self) -> str:
+        """SQL of the table with the number of each row, from 1, in the order of the files, as `__mlcicd_row`."""
+        return f"(SELECT *, row_number() OVER () AS {ROW} FROM data)"
 
     @property
     def registered(self) -> Any:

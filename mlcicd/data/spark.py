@@ -58,17 +58,15 @@ class SparkSource(Elsewhere):
         return to_spark(sql, self.type_of)
 
     def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Runs one statement of ours on the table `data`.
+        """Runs one statement of ours on the table `data`; parameters are texts.
 
         Raises:
             ConfigError: something in it has no counterpart on Spark.
             InputError: the data can not be read.
             ServiceError: Spark failed.
         """
-        if parameters:
-            raise ConfigError("statements with parameters can not run on Spark", where=str(self.path))
         try:
-            text, values = self.translated(sql)
+            text, values = to_spark(sql, self.type_of, [str(one) for one in parameters])
         except NotTranslated as error:
             raise ConfigError(f"this can not run on Spark: {error}", where=str(self.path), remedy=ELSEWHERE) from error
         with running(str(self.path)):
@@ -112,12 +110,20 @@ def open_spark_frame(frame: Any, *, name: str = "frame") -> SparkSource:
         ServiceError: Spark failed.
     """
     with running(name):
-        # Only a global view is seen by another session, and ours has settings that the user's must not get.
-        view = f"mlcicd_{uuid.uuid4().hex}"
         refuse_duplicates(frame.columns, name)
-        frame.createGlobalTempView(view)
-        moved = _session_of_ours(frame.sparkSession).table(f"global_temp.{view}")
+        # In a session of ours: it has settings that the user's must not get.
+        moved = moved_to(_session_of_ours(frame.sparkSession), frame)
     return _bound(moved, Path(name), ())
+
+
+def moved_to(session: Any, frame: Any) -> Any:
+    """The same DataFrame in another session of the same Spark, by a global view, which does not stay."""
+    view = f"mlcicd_{uuid.uuid4().hex}"
+    frame.createGlobalTempView(view)
+    try:
+        return session.table(f"global_temp.{view}")
+    finally:
+        frame.sparkSession.catalog.dropGlobalTempView(view)
 
 
 def _bound(frame: Any, path: Path, files: tuple[Path, ...]) -> SparkSource:

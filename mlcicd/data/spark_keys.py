@@ -3,13 +3,12 @@
 # ruff: noqa: S608  (identifiers go through `spark_name`, which quotes; values of the data never become SQL)
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from mlcicd.core.errors import ConfigError
 from mlcicd.data.conditions import kind_of
-from mlcicd.data.spark import ELSEWHERE, SparkSource, running, spark_name
+from mlcicd.data.spark import ELSEWHERE, SparkSource, moved_to, running, spark_name
 
 # Of these Spark finds equal what the embedded engine does, whatever the width: no rounding, no text of numbers.
 _EXACT = ("int", "decimal")
@@ -37,12 +36,10 @@ def count_dangling(
     equal = " AND ".join(f"d.k{place} = o.{spark_name(key)}" for place, (_, key) in zip(places, pairs, strict=True))
     session = source.frame.sparkSession
     with running(f"{source.path} and {other.path}"):
-        # Only a global view is seen by another session.
-        view = f"mlcicd_{uuid.uuid4().hex}"
-        other.frame.createGlobalTempView(view)
+        moved_to(session, other.frame).createOrReplaceTempView("other")
         dangling = (
             f"SELECT {names}, count(*) AS n FROM (SELECT {keys} FROM data WHERE {whole}) d "
-            f"LEFT ANTI JOIN global_temp.{view} o ON {equal} GROUP BY {names}"
+            f"LEFT ANTI JOIN other o ON {equal} GROUP BY {names}"
         )
         shown = ", ".join(f"STRING(k{place})" for place in places)
         looked_at = session.sql(f"SELECT count(*) FROM data WHERE {whole}").collect()[0][0]

@@ -7,7 +7,6 @@ Rows are compared by joins and groupings on the columns themselves, in which Spa
 # ruff: noqa: S608  (identifiers go through `spark_name`, which quotes; values are bound as parameters or numbers of ours)
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,7 +20,7 @@ from mlcicd.data.histogram import rounding_sql
 from mlcicd.data.pair import DATES, NUMBERS, TimeOrder
 from mlcicd.data.separability import category_auc, numeric_auc
 from mlcicd.data.source import literal, quote
-from mlcicd.data.spark import ELSEWHERE, SparkSource, running, spark_name
+from mlcicd.data.spark import ELSEWHERE, SparkSource, moved_to, running, spark_name
 
 # Whose text is the same for the same value, on both engines.
 _COMPARED_AS_TEXT = ("int", "decimal", "string", "bool", "date")
@@ -40,10 +39,7 @@ class SparkPair:
         own = self.train.frame.sparkSession
         with running(str(self.train.path)):
             self.train.frame.createOrReplaceTempView("train")
-            # Only a global view is seen by another session.
-            view = f"mlcicd_{uuid.uuid4().hex}"
-            self.holdout.frame.createGlobalTempView(view)
-            own.table(f"global_temp.{view}").createOrReplaceTempView("holdout")
+            moved_to(own, self.holdout.frame).createOrReplaceTempView("holdout")
         return own
 
     def _ask(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlcicd.data.java_patterns import java_pattern
@@ -22,12 +22,13 @@ _TYPES = {
 _CALLS = {"StartsWith": "STARTSWITH", "EndsWith": "ENDSWITH", "Contains": "CONTAINS", "Length": "CHAR_LENGTH"}
 
 
-def to_spark(sql: str, type_of: Callable[[str], str]) -> tuple[str, dict[str, str]]:
+def to_spark(sql: str, type_of: Callable[[str], str], parameters: Sequence[str] = ()) -> tuple[str, dict[str, str]]:
     """Translates a statement of ours.
 
     Args:
         sql: DuckDB's.
         type_of: DuckDB's type of an expression over the columns of `data`.
+        parameters: the text of each `?`, in order.
 
     Returns:
         Spark's SQL (meant for a session without ANSI mode and in UTC), and the values of its named parameters.
@@ -37,7 +38,11 @@ def to_spark(sql: str, type_of: Callable[[str], str]) -> tuple[str, dict[str, st
     """
     import sqlglot
 
-    return _ToSpark(type_of).run(sqlglot.parse_one(sql, read="duckdb"))
+    tree = sqlglot.parse_one(sql, read="duckdb")
+    asked = list(tree.find_all(sqlglot.exp.Placeholder, bfs=False)) if parameters else []
+    for node, text in zip(asked, parameters, strict=True):
+        node.replace(sqlglot.exp.Literal.string(text))
+    return _ToSpark(type_of).run(tree)
 
 
 class _ToSpark(Translation):
@@ -142,6 +147,8 @@ class _ToSpark(Translation):
         if target == "int":  # one that is too large is NULL in a rule, not what is left of it
             return lambda new: self._try_cast(new.this, new.to)
         if target == "string" and self._exp.DataType.is_type(node.to, "text", "varchar"):
+            if "WITH TIME ZONE" in self._type(node.this):  # which is UTC, and DuckDB says so
+                return lambda new: self._call("CONCAT", self._call("STRING", new.this), self._exp.Literal.string("+00"))
             return lambda new: self._call("STRING", new.this)
         return None
 

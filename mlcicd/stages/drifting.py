@@ -54,7 +54,7 @@ def drift_findings(
     unlike = {result.column for result in results if result.problem}
     checks += _joint(reference, source, rule, ignored | unlike, severity)
     for by in rule.slices:
-        checks += _within(reference, source, rule, by, ignored, severity)
+        checks += _within(reference, source, rule, by, ignored | unlike, severity)
     record.figure(*ranked_figure(results, bound=rule.max if rule.metric == "js" else None))
     record.figure(*drift_figures(reference, current, _worth_a_look(results)))
     return checks
@@ -110,7 +110,9 @@ def _within(
     known = reference.slices.get(by)
     if not known or by not in source.columns:
         return [_unknown(f"drift within {by}", f"no slices of {by!r}")]
-    current = slice_profiles(source, by_value(by), reference, names=list(known), hidden=by in reference.sensitive)
+    # Columns whose kind has changed are told once, of the whole table.
+    like = replace(reference, columns={n: c for n, c in reference.columns.items() if n not in ignored})
+    current = slice_profiles(source, by_value(by), like, names=list(known), hidden=by in reference.sensitive)
     checks = []
     for name, before in known.items():
         common = {"name": f"drift within {by}", "slice": name, "severity": severity}

@@ -20,17 +20,7 @@ from mlcicd.stages.drifting import drift_findings, with_rows_and_slices
 from mlcicd.stages.record import Record, stage
 from mlcicd.stages.reference import champion_profile
 
-_ONLY_HERE = ("leakage", "drift", "constant")
-_ONLY_EMBEDDED = (
-    "population",
-    "sources",
-    "personal",
-    "labels",
-    "serving",
-    "drift.multivariate",
-    "drift.correlations",
-    "drift.slices",
-)
+_NOT_IN_A_DATABASE = ("leakage", "drift", "constant", "population", "sources", "personal", "labels", "serving")
 
 
 @stage("validate-data")
@@ -38,8 +28,8 @@ def validate_data(record: Record) -> Status | None:
     """Checks training data and holdout: schema, leakage between them, and drift against the reference profile."""
     project = record.project
     data = project.config.data
-    _refuse_what_the_engine_can_not(project)
     if data.engine == "database":
+        _refuse_what_a_database_can_not(project)
         _validate_in_database(record)
         return None
     prepare_data(record, always=True)
@@ -106,23 +96,15 @@ def _open(project: Project, path: Path) -> Source:
     return open_spark(path, master=data.spark.master, options=data.spark.options)
 
 
-def _refuse_what_the_engine_can_not(project: Project) -> None:
+def _refuse_what_a_database_can_not(project: Project) -> None:
     """A check that is asked for and can not run is an error, before anything is read: not a check less."""
-    data = project.config.data
-    if data.engine == "duckdb":
-        return
-    in_database = data.engine == "database"
-    for name in (*_ONLY_HERE, *_ONLY_EMBEDDED) if in_database else _ONLY_EMBEDDED:
-        asked: object = data.checks
-        for key in name.split("."):
-            asked = getattr(asked, key, None)
-        if asked:
+    for name in _NOT_IN_A_DATABASE:
+        if getattr(project.config.data.checks, name):
             raise ConfigError(
-                f"data.checks.{name} can not run {'in a database' if in_database else 'on Spark'}",
+                f"data.checks.{name} can not run in a database",
                 file=FILE_NAME,
-                line=project.document.line(("data", "checks", *name.split("."))),
-                why="It looks at rows themselves, by functions that "
-                + ("a database does not have." if in_database else "only the embedded engine has."),
+                line=project.document.line(("data", "checks", name)),
+                why="It looks at rows themselves, by functions that a database does not have.",
                 remedy="check a sample of the data with `engine: duckdb` for it, in a profile of its own",
             )
 

@@ -1,4 +1,4 @@
-"""Databases for the tests of this room, with the table of `database_rows`."""
+"""One Spark session for all tests of this folder, and databases with the table of `database_rows`."""
 
 from __future__ import annotations
 
@@ -49,3 +49,22 @@ def postgresql(postgresql_url: str) -> str:
             )
     engine.dispose()
     return postgresql_url
+
+
+@pytest.fixture(scope="session")
+def session() -> Iterator[Any]:
+    from pyspark.sql import SparkSession
+
+    made = (
+        SparkSession.builder.master("local[2]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.sql.shuffle.partitions", "2")
+        # The optimizing compiler costs more than it saves in a minute.
+        .config("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")
+        .getOrCreate()
+    )
+    yield made
+    made.stop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -29,25 +28,6 @@ pytestmark = pytest.mark.slow
 
 HOSTILE = 'x"; DROP `TABLE` data; -- :p ${y} .%'
 INF, NAN = float("inf"), float("nan")
-
-
-@pytest.fixture(scope="session")
-def session() -> Iterator[Any]:
-    from pyspark.sql import SparkSession
-
-    made = (
-        SparkSession.builder.master("local[2]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.sql.shuffle.partitions", "2")
-        # The optimizing compiler costs more than it saves in a minute.
-        .config("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")
-        .getOrCreate()
-    )
-    yield made
-    made.stop()
 
 
 @pytest.fixture(scope="session")
