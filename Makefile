@@ -17,8 +17,8 @@ demo: $(STAMP)  ## The whole loop on a real project, in under five minutes
 
 test: check  ## All tests, with lint, types and generated files
 	bash tools/system_packages.sh
-	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadscope
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadscope --durations=25
+	$(BIN)/python -m pytest -m alone --durations=25
 
 check: $(STAMP) lint types
 	$(BIN)/python tools/generate.py --check
