@@ -27,7 +27,7 @@ from mlcicd.targets.local_copies import check_same
 from mlcicd.targets.local_world import Endpoint, LocalWorld
 from mlcicd.targets.processes import Process
 from mlcicd.targets.servers import ServerSettings, free_port
-from mlcicd.targets.state import DeployedVersion, Desired, StateFolder
+from mlcicd.targets.state import DeployedVersion, Desired, Part, StateFolder
 from mlcicd.targets.supervisor import Supervisor
 from mlcicd.targets.tls import Tls
 from mlcicd.targets.watchdog import Watchdog
@@ -317,8 +317,8 @@ class LocalTarget:
             notices=self._world.notices(desired, self._port),
         )
 
-    def wanted(self) -> dict[str, Process | None]:
-        """The processes that should run, by what they are in words; None for one that does not."""
+    def wanted(self) -> dict[Part, Process | None]:
+        """The processes that should run; None for one that does not."""
         return self._world.wanted(self._read())
 
     def counters(self) -> Mapping[str, Counters]:

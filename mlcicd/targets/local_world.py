@@ -16,7 +16,7 @@ from mlcicd.targets.local_router import LocalRouter
 from mlcicd.targets.processes import Process
 from mlcicd.targets.router import RouterSettings, mirrored
 from mlcicd.targets.servers import Servers, ServerSettings
-from mlcicd.targets.state import DeployedVersion, Desired, StateFolder
+from mlcicd.targets.state import DeployedVersion, Desired, Part, StateFolder
 from mlcicd.targets.tls import Tls, read_tls
 
 # RFC 9110, section 5.6.2: what names of headers and cookies are made of.
@@ -175,13 +175,14 @@ class LocalWorld:
             found.append(f"{error.one_line()}: the endpoint keeps the certificates it has")
         return tuple(found)
 
-    def wanted(self, desired: Desired) -> dict[str, Process | None]:
-        """The processes that should run, by what they are in words; None for one that does not."""
+    def wanted(self, desired: Desired) -> dict[Part, Process | None]:
+        """The processes that should run; None for one that does not."""
         if not desired.versions:
             return {}
         slots = self._servers.slots(desired.versions.values())
-        servers = {f"server {s.replica + 1} of version {s.deployed.version}": self._servers.process(s) for s in slots}
-        return {**servers, "the router": self._router.process()}
+        parts = [Part(f"server {s.replica + 1} of version {s.deployed.version}", s.deployed.version) for s in slots]
+        servers = dict(zip(parts, map(self._servers.process, slots), strict=True))
+        return {**servers, Part("the router", None): self._router.process()}
 
     def counters(self, desired: Desired) -> Mapping[str, Counters]:
         """What the router counted, by version.

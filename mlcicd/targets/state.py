@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mlcicd.core.errors import InputError
 from mlcicd.core.files import write_atomic
+
+
+class Part(NamedTuple):
+    """A process that a target needs: what it is in words, and the version it serves; none of the router's."""
+
+    words: str
+    version: str | None
 
 
 class DeployedVersion(BaseModel):

@@ -2,8 +2,9 @@
 
 A small process beside the router, one a local target, for as long as a version is deployed there. It looks at the
 processes that are written down, and where one has ended it does what any command would do first: it moves reality to
-the desired state. What dies again at once is started after longer and longer waits. Nobody supervises it; the next
-command that changes the target starts it again.
+the desired state. What dies again soon is started after longer and longer waits, each process after its own; the last
+one that answers requests is not waited for. Nobody supervises the supervisor: the next command that changes the target
+starts it again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from mlcicd.core.files import locked
 from mlcicd.targets import processes
 from mlcicd.targets.beside import Beside
 from mlcicd.targets.processes import Process
-from mlcicd.targets.state import StateFolder
+from mlcicd.targets.state import Part, StateFolder
 
 if TYPE_CHECKING:
     from mlcicd.targets.local import LocalTarget
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 NAME = "supervisor"
 _LOOK_S = 0.5
 _LONGEST_WAIT_S = 60.0
-# What has run for so long did not die at once.
+# Where nothing else answers meanwhile, a wait spares the machine and costs the users.
+_LONGEST_OUTAGE_S = 2.0
+# What has run for so long did not die soon.
 _STEADY_S = 60.0
 
 
@@ -68,27 +72,56 @@ class Supervisor:
 
 
 class Patience:
-    """How long to wait before the next attempt: the double of the last time, while what is started dies again soon."""
+    """How long to wait before a process is started again: the double of the last time, while it dies again soon."""
 
     def __init__(self) -> None:
         self._wait_s = 0.0
         self._last: float | None = None
 
-    def wait_s(self, now: float) -> float:
-        """Seconds to wait before an attempt at `now` (a monotonic clock's seconds)."""
+    def wait_s(self, now: float, longest_s: float = _LONGEST_WAIT_S) -> float:
+        """Seconds to wait, `longest_s` at most, after a death that is seen at `now` (a monotonic clock's seconds)."""
         if self._last is None or now - self._last > self._wait_s + _STEADY_S:
             self._wait_s = 0.0
         else:
-            self._wait_s = min(max(2 * self._wait_s, 1.0), _LONGEST_WAIT_S)
+            self._wait_s = min(max(2 * self._wait_s, 1.0), longest_s)
         self._last = now
         return self._wait_s
+
+
+class Deaths:
+    """Which processes have ended, and when each is to be started again."""
+
+    def __init__(self) -> None:
+        self._patience: dict[Part, Patience] = defaultdict(Patience)
+        self._due: dict[Part, float] = {}
+
+    def see(self, wanted: Mapping[Part, Process | None], live: str | None, now: float) -> bool:
+        """Takes down what has ended and what is back; whether something is due.
+
+        Args:
+            wanted: as :meth:`~mlcicd.targets.local.LocalTarget.wanted` gives it.
+            live: the version that answers.
+            now: seconds of a monotonic clock.
+        """
+        running = {part.version for part, process in wanted.items() if process}
+        self._due = {part: due for part, due in self._due.items() if part in wanted and wanted[part] is None}
+        for part in [part for part, process in wanted.items() if process is None and part not in self._due]:
+            outage = part.version not in running and part.version in (None, live)
+            wait = self._patience[part].wait_s(now, _LONGEST_OUTAGE_S if outage else _LONGEST_WAIT_S)
+            _say(f"{part.words} ended; started again" + (f" in {wait:g} s" if wait else ""))
+            self._due[part] = now + wait
+        return any(due <= now for due in self._due.values())
+
+    def again(self) -> None:
+        """All that had ended was started: what is dead now has died anew."""
+        self._due.clear()
 
 
 def main() -> None:
     """Looks until nothing is deployed any more."""
     marker = Path(sys.argv[1])
     folder = StateFolder(marker.parent.parent)
-    patience = Patience()
+    deaths = Deaths()
     while True:
         options = _options(marker)
         if options is None:
@@ -97,16 +130,14 @@ def main() -> None:
                 if _options(marker) is None:
                     os._exit(0)
             continue
-        wanted = _wanted(folder, options)
+        wanted, live = _wanted(folder, options)
         if None in wanted.values():
             with locked(folder.lock):
                 # Not what a command was just about to start.
-                dead = [name for name, process in _wanted(folder, options).items() if process is None]
-            if dead:
-                wait = patience.wait_s(time.monotonic())
-                _say(f"{', '.join(dead)} ended; started again" + (f" in {wait:g} s" if wait else ""))
-                time.sleep(wait)
-                _heal(folder, options, marker)
+                wanted, live = _wanted(folder, options)
+        if deaths.see(wanted, live, time.monotonic()):
+            _heal(folder, options, marker)
+            deaths.again()
         processes.wait_any([process for process in wanted.values() if process], timeout_s=_LOOK_S)
 
 
@@ -131,13 +162,13 @@ def _target(folder: StateFolder, options: Mapping[str, Any]) -> LocalTarget:
     return LocalTarget(own.pop("environment"), folder.root, **own)
 
 
-def _wanted(folder: StateFolder, options: Mapping[str, Any]) -> dict[str, Process | None]:
-    """What should run, by name; None for what does not."""
+def _wanted(folder: StateFolder, options: Mapping[str, Any]) -> tuple[dict[Part, Process | None], str | None]:
+    """What should run, None for what does not; and the live version."""
     try:
-        return _target(folder, options).wanted()
+        return _target(folder, options).wanted(), folder.read(options["environment"], 0).live
     except MlcicdError as error:
         _say(error.one_line())
-        return {}
+        return {}, None
 
 
 def _heal(folder: StateFolder, options: Mapping[str, Any], marker: Path) -> None:

@@ -157,7 +157,9 @@ def deaths(world: World, role: str, rounds: int) -> Count:
             if role == "supervisor":
                 (victim,) = (p.pid for p, path in processes.with_argument(marker.parent).items() if path == marker)
             else:
-                alive = [p.pid for p in world.target.status().processes if p.role == role and p.pid]
+                alive = [p.pid for p in world.target.status().processes if p.role == role and p.alive and p.pid]
+                if not alive:
+                    raise SystemExit(f"no {role} is left to kill:{_line(role, count)}")
                 victim = alive[number % len(alive)]
             os.kill(victim, signal.SIGKILL)
             if role == "supervisor":

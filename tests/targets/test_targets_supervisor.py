@@ -20,8 +20,9 @@ from mlcicd.targets import local, processes, supervisor
 from mlcicd.targets.beside import Beside
 from mlcicd.targets.local import LocalTarget
 from mlcicd.targets.local_world import LocalWorld
-from mlcicd.targets.state import DeployedVersion, Desired, StateFolder
-from mlcicd.targets.supervisor import Patience
+from mlcicd.targets.processes import Process
+from mlcicd.targets.state import DeployedVersion, Desired, Part, StateFolder
+from mlcicd.targets.supervisor import Deaths, Patience
 
 PROGRAM = Path(__file__).parent / "fault_deploy.py"
 
@@ -126,6 +127,50 @@ def test_what_dies_at_once_is_waited_for_longer_and_longer_and_forgiven_later():
     assert patience.wait_s(now + 600.0) == 0.0
 
 
+ALIVE = Process(1, "long ago")
+ONE, OTHER = (Part(f"server {number} of version 1", "1") for number in (1, 2))
+CANARY, ROUTER = Part("server 1 of version 2", "2"), Part("the router", None)
+
+
+def _waits(deaths: Deaths, dead: Part, also: tuple[Part, ...] = (), *, start: float = 0.0) -> list[float]:
+    """How long a process waits to be started again, which dies anew nine times, each time right after its start."""
+    now, waits = start, []
+    for _ in range(9):
+        died = now
+        wanted = {part: None if part in (dead, *also) else ALIVE for part in (ONE, OTHER, CANARY, ROUTER)}
+        while not deaths.see(wanted, "1", now):
+            now += 0.5
+        waits.append(now - died)
+        deaths.again()
+        assert not deaths.see(dict.fromkeys(wanted, ALIVE), "1", now)
+        now += 1.0
+    return waits
+
+
+def test_each_process_has_its_own_wait():
+    deaths = Deaths()
+    growing = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    assert _waits(deaths, CANARY) == growing
+    # What the canary does keeps no other waiting, and nor does one server the other.
+    assert _waits(deaths, ONE, start=200.0) == growing
+    assert _waits(deaths, OTHER, start=400.0)[0] == 0.0
+
+
+def test_the_last_one_that_answers_is_hardly_waited_for():
+    short = [0.0, 1.0, *[2.0] * 7]
+    assert _waits(Deaths(), ROUTER) == short
+    assert _waits(Deaths(), ONE, (OTHER,)) == short
+
+
+def test_a_death_that_is_due_does_not_wait_for_one_that_is_not():
+    deaths = Deaths()
+    for now in range(0, 40, 8):
+        deaths.see({CANARY: None, ONE: ALIVE}, "1", float(now))
+        deaths.again()
+    assert not deaths.see({CANARY: None, ONE: ALIVE}, "1", 41.0)
+    assert deaths.see({CANARY: None, ONE: None}, "1", 41.5)
+
+
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
 def test_where_the_kernel_does_not_tell_the_wait_is_no_spin(monkeypatch, number):
     def refuse(pid):
@@ -166,9 +211,16 @@ def test_nothing_is_healed_by_options_that_a_command_has_changed_since(monkeypat
 
     tell(1)
     healed: list[int] = []
-    monkeypatch.setattr(LocalTarget, "wanted", lambda self: {"the router": None})
+    monkeypatch.setattr(LocalTarget, "wanted", lambda self: {ROUTER: None})
     monkeypatch.setattr(LocalWorld, "converge", lambda self, *_: healed.append(self._settings.threads))
-    monkeypatch.setattr(time, "sleep", lambda seconds: tell(2) if changed else None)
+    see = Deaths.see
+
+    def meanwhile(*arguments) -> bool:
+        if changed:
+            tell(2)
+        return see(*arguments)
+
+    monkeypatch.setattr(Deaths, "see", meanwhile)
 
     def enough(*_, **__):
         raise _Enough
