@@ -59,6 +59,8 @@ class LocalTarget:
         inference_log: `sample`, `redact`, `max_mb`, `keep` of a log of requests and answers in `logs/`; None
             writes none.
         token_env: the environment variable with the token that callers must send.
+        max_memory_mb: resident memory (MiB) at which a server ends, after the requests in flight; the supervisor starts
+            it anew. None is no bound.
         tls: PEM files of the endpoint: `certificate`, `key` and, where callers need a certificate, `client_ca`. Read
             by each command; `KEPT_TLS` is what the one before has read. The servers behind the router have none.
 
@@ -90,6 +92,7 @@ class LocalTarget:
         inference_log: Mapping[str, Any] | None = None,
         token_env: str = "",
         tls: Mapping[str, str] | None = None,
+        max_memory_mb: float | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ConfigError(f"not a port: {port}")
@@ -107,6 +110,7 @@ class LocalTarget:
             batching,
             inference_log,
             token_env,
+            max_memory_mb,
         )
         self._endpoint = Endpoint(host, sticky_header, sticky_cookie, tls)
         self._world = LocalWorld(environment, self._folder, self._settings, self._endpoint)

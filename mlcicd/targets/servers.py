@@ -48,11 +48,14 @@ class ServerSettings:
     batching: str = "auto"
     inference_log: Mapping[str, Any] | None = None
     token_env: str = ""
+    max_memory_mb: float | None = None
 
     @property
     def mark(self) -> str:
         """What a server is started with, in one word: two that differ here were started differently."""
         own = {key: value for key, value in asdict(self).items() if key not in _OF_THE_TARGET}
+        if self.max_memory_mb is None:
+            del own["max_memory_mb"]  # servers that were started before there was one are no others
         return digest_json(own)
 
     def __post_init__(self) -> None:
@@ -233,6 +236,8 @@ class Servers:
         }
         argv = [deployed.python, str(script), *(str(part) for option in options.items() for part in option)]
         argv += self._log_arguments(slot)
+        if settings.max_memory_mb is not None:
+            argv += ["--max-memory-mb", str(settings.max_memory_mb)]
         env = {**_ONE_THREAD, **processes.plain_environment()}
         if settings.token_env:
             argv += ["--token-env", settings.token_env]

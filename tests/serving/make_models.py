@@ -29,9 +29,16 @@ class Scripted(mlflow.pyfunc.PythonModel):
             time.sleep(0.6)
         if first == -4:
             os._exit(9)
+        if first == -5:
+            LEAKED.append(b"x" * (32 << 20))
+        if first == -6:
+            LEAKED.append(b"")
+            if len(LEAKED) > 10:
+                os._exit(9)
         return model_input["x"].to_numpy() + OFFSET
 
 OFFSET = 0.0
+LEAKED = []
 set_model(Scripted())
 """
 BROKEN = "raise RuntimeError('the weights are not where they should be')\n"

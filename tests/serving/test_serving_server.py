@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 
 SERVER = Path(__file__).parent.parent.parent / "mlcicd" / "serving" / "server"
 
@@ -217,6 +219,31 @@ def test_sigterm_lets_the_request_in_flight_end_and_exits_clean(models, launch):
     asking.join(20)
     assert server.process.wait(20) == 0
     assert answers[0].json() == {"predictions": [0.0]}
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell")
+def test_a_model_that_leaks_memory_ends_after_the_answer_and_says_so(models, launch):
+    plain = launch(models / "scripted-3")
+    held = int(Path(f"/proc/{plain.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    server = launch(models / "scripted-3", "--max-memory-mb", str(held + 200))
+    answers = []
+    while server.process.poll() is None and len(answers) < 100:
+        try:
+            answers.append(server.post(_row(-5)).status_code)
+        except requests.ConnectionError:
+            break
+        time.sleep(0.1)
+    assert server.process.wait(20) == 7
+    assert 5 <= len(answers) < 100 and set(answers) == {200}
+    assert "more than the" in server.log.read_text()
+    # Without a bound it goes on.
+    assert [plain.post(_row(-5)).status_code for _ in range(8)] == [200] * 8
+
+
+def test_a_model_that_is_too_large_never_gets_ready_and_says_so(models, launch):
+    server = launch(models / "scripted-3", "--max-memory-mb", "20", ready=False)
+    assert server.process.wait(60) == 7
+    assert "of memory, more than the 20 allowed" in server.log.read_text()
 
 
 def test_it_lives_while_the_model_loads_but_is_not_ready_and_stops_when_asked(models, launch):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from mlcicd.core.errors import ConfigError, InputError
+from mlcicd.serving.replay import replay
 from mlcicd.targets import local, processes, supervisor
 from mlcicd.targets.beside import Beside
 from mlcicd.targets.local import LocalTarget
@@ -105,6 +106,32 @@ def test_a_rollback_does_not_wait_for_a_canary_that_dies_again_and_again(make_ta
     assert target.rollback() == "1"
     assert _answers(target.status().url)
     assert target.status().live == "1"
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell how much memory there is")
+@pytest.mark.parametrize(("x", "bound_mb"), [(-5, 600.0), (-6, None)], ids=["leaks", "exits after ten requests"])
+def test_a_model_that_does_not_last_is_started_again_and_the_other_server_answers(
+    make_target, version, tmp_path, x, bound_mb
+):
+    target = make_target(supervise=True, replicas=2, max_memory_mb=bound_mb)
+    target.deploy(version("1"))
+    target.promote("1")
+    folder = tmp_path / "state"
+    body = json.dumps({"dataframe_records": [{"x": float(x)}]}).encode()
+    log = folder / "logs" / "supervisor.log"
+    sent = lost = 0
+    while not (log.exists() and "ended; started again" in log.read_text()):
+        result = replay(target.status().url, [body], rate_per_s=5, count=1)
+        sent, lost = sent + 1, lost + result.sent - result.ok
+        assert sent < 200
+        time.sleep(0.1)
+    # What leaks ends after its answers; of what dies, the request that it died of.
+    assert lost <= (0 if bound_mb else 1)
+    _wait(lambda: target.status().healthy)
+    said = "".join(file.read_text() for file in (folder / "logs").glob("server-*.log"))
+    assert ("more than the 600 allowed" in said) == bool(bound_mb)
 
 
 @pytest.mark.slow

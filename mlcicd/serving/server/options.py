@@ -24,6 +24,7 @@ class Options:
     max_pending: int
     timeout_s: float
     drain_s: float
+    max_memory_mb: float | None
     token_env: str
     tls_certificate: Path | None
     tls_key: Path | None
@@ -55,6 +56,11 @@ def parse_options(arguments: list[str]) -> Options:
     parser.add_argument("--max-pending", type=_count, default=256, help="requests waiting or running; above it 503")
     parser.add_argument("--timeout-s", type=_positive, default=30.0, help="to send a body, and for one prediction")
     parser.add_argument("--drain-s", type=float, default=0.0, help="seconds between not ready and not listening")
+    parser.add_argument(
+        "--max-memory-mb",
+        type=_positive,
+        help="resident memory (MiB) at which it ends, after the requests in flight, so that it can be started anew",
+    )
     parser.add_argument(
         "--token-env",
         default="",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .application import Application
+from .memory import resident_mb
 from .options import Options, parse_options
 from .tls import tls_context
 
@@ -28,6 +29,9 @@ EXIT_LOAD_FAILED = 3
 EXIT_ADDRESS_IN_USE = 4
 EXIT_NO_TOKEN = 5
 EXIT_NO_TLS = 6
+EXIT_TOO_LARGE = 7
+
+_MEMORY_LOOK_S = 0.5
 
 _Asgi = Callable[..., Awaitable[None]]
 
@@ -90,6 +94,16 @@ async def serve(options: Options, token: str) -> int:
 
     for stop in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(stop, drain)
+    too_large = False
+
+    def grown(_: object) -> None:
+        nonlocal too_large
+        too_large = True
+        drain()
+
+    watching = None if options.max_memory_mb is None else asyncio.ensure_future(_grown(options.max_memory_mb))
+    if watching is not None:
+        watching.add_done_callback(grown)
 
     pairs = zip(servers, listeners)  # noqa: B905  (as many; the user's Python may be 3.9)
     serving: asyncio.Future[Any] = asyncio.gather(*(server.serve(sockets=[listener]) for server, listener in pairs))
@@ -106,7 +120,16 @@ async def serve(options: Options, token: str) -> int:
         end()
     await serving
     application.close()
-    return status
+    return EXIT_TOO_LARGE if too_large and not status else status
+
+
+async def _grown(limit_mb: float) -> None:
+    """Comes back when the process holds more memory than it may."""
+    if resident_mb() is None:
+        log.warning("this system does not tell how much memory a process holds now: it is not bounded")
+    while (used := resident_mb()) is None or used <= limit_mb:
+        await asyncio.sleep(_MEMORY_LOOK_S)
+    log.error("%.0f MiB of memory, more than the %g allowed: ends after the requests in flight", used, limit_mb)
 
 
 def _config(
