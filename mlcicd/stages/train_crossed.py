@@ -122,12 +122,25 @@ def _as_here(crossed: Project, project: Project) -> Project:
 
 def _place_data(project: Project, crossed: Project, data: Origin) -> None:
     """Puts the training data that a run had into a checkout, and beside it the holdout of now, which programs read."""
+    target = _of_its_own(crossed, crossed.config.data.train)
     with tempfile.TemporaryDirectory(dir=project.state, prefix="data-") as temporary:
-        _copy(_brought(project, data, Path(temporary)), crossed.root / crossed.config.data.train)
+        _copy(_brought(project, data, Path(temporary)), target)
     for kind in ("holdout", "current"):
         here, there = (getattr(one.config.data, kind) for one in (project, crossed))
         if here and there and (project.root / here).exists():
-            _copy(project.root / here, crossed.root / there)
+            _copy(project.root / here, _of_its_own(crossed, there))
+
+
+def _of_its_own(crossed: Project, name: str) -> Path:
+    """Where a checkout has a data set. Raises ConfigError for one outside of it, which is the project's own."""
+    target = crossed.root / name
+    if not target.resolve().is_relative_to(crossed.root.resolve()):
+        raise ConfigError(
+            f"{name} lies outside of the project, so a crossed training can not have its own",
+            file=FILE_NAME,
+            remedy="keep the data in the project's folder, or leave out evaluate.attribution",
+        )
+    return target
 
 
 def _brought(project: Project, data: Origin, folder: Path) -> Path:

@@ -13,7 +13,7 @@ import pytest
 from support import git
 
 from mlcicd.config import Project, load_project
-from mlcicd.core.errors import CommandFailed, InputError
+from mlcicd.core.errors import CommandFailed, ConfigError, InputError
 from mlcicd.core.progress import SILENT
 from mlcicd.core.verdict import Check, CheckStatus, Status, Verdict
 from mlcicd.registry.tracking import TAG
@@ -211,6 +211,26 @@ def test_each_crossing_has_the_data_that_it_says(two: tuple[Path, Origin, Origin
     # Crossed runs are ordinary ones: who trains this code on this data has it.
     (root / "train.csv").write_text("a,y\n1,0\n2,1\n")
     assert train(at(root)).status is Status.SKIPPED
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["by its path", "by a link"])
+def test_data_outside_of_the_project_is_left_as_it_is(
+    two: tuple[Path, Origin, Origin], tmp_path_factory: pytest.TempPathFactory, linked: bool
+) -> None:
+    root, new, old = two
+    lake = tmp_path_factory.mktemp("lake")
+    (lake / "train.csv").write_text("a,y\n9,1\n")
+    if linked:
+        (root / "lake").symlink_to(lake)
+    text = (root / "mlcicd.yaml").read_text()
+    assert text.count("train: train.csv") == 1
+    named = "lake/train.csv" if linked else str(lake / "train.csv")
+    (root / "mlcicd.yaml").write_text(text.replace("train: train.csv", f"train: {named}"))
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", "data elsewhere")
+    with pytest.raises(ConfigError, match="outside of the project"):
+        crossed(root, replace(new, commit=git(root, "rev-parse", "HEAD")), old)
+    assert (lake / "train.csv").read_text() == "a,y\n9,1\n"
 
 
 def test_what_can_not_be_brought_as_it_was_is_not_trained(two: tuple[Path, Origin, Origin]) -> None:
