@@ -32,7 +32,7 @@ _KEPT_CATEGORIES = 200
 _LONGEST_CATEGORY = 80
 _SIZE = 280_000
 _SLICES_SIZE = 140_000
-_MOST_CELLS, _FEWEST_CELLS = 2048, 16
+_MOST_CELLS, _USUAL_CELLS, _FEWEST_CELLS = 4096, 2048, 16
 _BYTES_A_CELL, _BYTES_A_COLUMN = 9, 320
 # The largest number whose square is one.
 _SQUARABLE = 1e150
@@ -80,17 +80,7 @@ class Profile:
             size: bytes that the columns may take, about.
         """
         number = sum(len(values) for values in self.slices.values())
-        spread = (size / max(len(self.columns), 1) - _BYTES_A_COLUMN) / _BYTES_A_CELL
-        cells = int(min(_MOST_CELLS, max(_FEWEST_CELLS, spread)))
-        columns = {}
-        for name, column in self.columns.items():
-            kept = min(_KEPT_CATEGORIES, cells)
-            small = column.limited(cells, kept)
-            # Long category names: keep as many as fit into the column's part of the size.
-            while len(json.dumps(small.to_json())) > cells * _BYTES_A_CELL + _BYTES_A_COLUMN and kept > 1:
-                kept //= 2
-                small = column.limited(cells, kept)
-            columns[name] = small.to_json()
+        columns = _fine(self.columns, size) or _spread(self.columns, size)
         value = {
             "kind": "mlcicd.profile",
             "version": VERSION,
@@ -131,6 +121,30 @@ class Profile:
             return cls(int(value["rows"]), columns, value["target"], hidden, sample, slices)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError("the profile is damaged", why=repr(error)[:200]) from error
+
+
+def _fine(columns: Mapping[str, ColumnProfile], size: int) -> dict[str, Any]:
+    """Columns as JSON with as many cells as any may have, where all of them fit; else nothing."""
+    if len(columns) * _USUAL_CELLS * _BYTES_A_CELL > 2 * size:
+        return {}
+    made = {name: column.limited(_MOST_CELLS, _KEPT_CATEGORIES).to_json() for name, column in columns.items()}
+    return made if sum(len(json.dumps(one)) for one in made.values()) <= size else {}
+
+
+def _spread(columns: Mapping[str, ColumnProfile], size: int) -> dict[str, Any]:
+    """Columns as JSON, each in its equal part of the size."""
+    part = (size / max(len(columns), 1) - _BYTES_A_COLUMN) / _BYTES_A_CELL
+    cells = int(min(_USUAL_CELLS, max(_FEWEST_CELLS, part)))
+    made = {}
+    for name, column in columns.items():
+        kept = min(_KEPT_CATEGORIES, cells)
+        small = column.limited(cells, kept)
+        # Long category names: keep as many as fit into the column's part of the size.
+        while len(json.dumps(small.to_json())) > cells * _BYTES_A_CELL + _BYTES_A_COLUMN and kept > 1:
+            kept //= 2
+            small = column.limited(cells, kept)
+        made[name] = small.to_json()
+    return made
 
 
 def _merged(a: Mapping[str, Profile], b: Mapping[str, Profile]) -> dict[str, Profile]:
