@@ -60,7 +60,8 @@ class LocalTarget:
             writes none.
         token_env: the environment variable with the token that callers must send.
         max_memory_mb: resident memory (MiB) at which a server ends, after the requests in flight; the supervisor starts
-            it anew. None is no bound.
+            it anew. Of a version's servers, each after the first has a tenth of it less, half at the least. None is
+            no bound.
         tls: PEM files of the endpoint: `certificate`, `key` and, where callers need a certificate, `client_ca`. Read
             by each command; `KEPT_TLS` is what the one before has read. The servers behind the router have none.
 

