@@ -3,6 +3,7 @@
 # ruff: noqa: S608  (identifiers go through `quote`; what an engine is sent is translated, with texts as parameters)
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import duckdb
 
 
-class Elsewhere(Source):
+class Elsewhere(Source, ABC):
     """A source on an engine that is not the embedded one."""
 
     @property
@@ -53,13 +54,13 @@ class Elsewhere(Source):
             self._types[expression] = str(row[1])
         return self._types[expression]
 
+    @abstractmethod
     def translated(self, sql: str) -> tuple[str, dict[str, str]]:
         """A statement of ours in the engine's words, and its parameters.
 
         Raises:
             NotTranslated: something in it is not known to mean the same there.
         """
-        raise NotImplementedError
 
     def refuses(self, condition: str) -> str:
         """Why a condition can not be counted by this engine; empty when it can."""

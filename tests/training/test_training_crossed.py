@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from linear_source import LINEAR
 from support import git
 
 from mlcicd.config import Project, load_project
@@ -32,15 +33,6 @@ train: {run: python train.py, code: [train.py]}
 supply_chain: {scan: warn}
 evaluate:
   gates: {mae: {vs_champion: {margin: 9}}}
-"""
-# A model is a slope; it needs no library to be loaded.
-LINEAR = """\
-class Slope:
-    def __init__(self, slope):
-        self.slope = slope
-
-    def predict(self, table):
-        return self.slope * table["x"].to_numpy()
 """
 OLD = """\
 import csv, pathlib, pickle

@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
+from linear_source import LINEAR
 
 from mlcicd.config import load_project
 from mlcicd.core.verdict import CheckStatus, Severity, Status, Verdict
@@ -116,14 +117,6 @@ from linear import Slope
 pathlib.Path("model").mkdir()
 draw = int.from_bytes(os.urandom(4), "big") / 2**32
 pathlib.Path("model/model.pkl").write_bytes(pickle.dumps(Slope(2.2 + 0.1 * draw)))
-"""
-LINEAR = """\
-class Slope:
-    def __init__(self, slope):
-        self.slope = slope
-
-    def predict(self, table):
-        return self.slope * table["x"].to_numpy()
 """
 TWICE = """\
 version: 1
